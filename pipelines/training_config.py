@@ -1,0 +1,55 @@
+"""How a forecaster is trained; loads no torch, so that a command line can be read quickly.
+
+The legend of shapes is in `models/__init__.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+
+class TrainingBudget(BaseModel):
+    """What every trial of a search is trained by, so that trials compare."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+    max_steps: PositiveInt = 300
+    """Optimiser steps, each on one batch of sampled windows."""
+    evaluate_every_steps: PositiveInt = 50
+    """Steps between evaluations, where a search may stop a trial."""
+    max_validation_windows: PositiveInt = 2048
+    """Evenly spaced validation windows of an evaluation during training, so that its cost does
+    not grow with the table."""
+    loss: Literal["huber", "mae", "mse"] = "huber"
+    """Training loss, on standardised values."""
+    huber_delta: PositiveFloat = 0.05
+    """Error beyond which the Huber loss grows linearly, standardised."""
+    gradient_clip_norm: PositiveFloat = 1.0
+    """Largest norm of all gradients together; larger ones are scaled down to it."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up: falling to 0 at max_steps along a cosine, or constant."""
+    warmup_steps: NonNegativeInt = 20
+    """Steps in which the learning rate rises linearly from near 0."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Arithmetic of the training steps; auto: bf16 where the hardware computes in it. Weights and
+    evaluations are float32 in any case."""
+
+
+class TrainConfig(TrainingBudget):
+    """The budget, and what a search may choose anew for each trial."""
+
+    lookback: PositiveInt
+    """L, steps of the window."""
+    calendar: bool
+    """Whether the forecaster reads the calendar features of the timestamps."""
+    learning_rate: PositiveFloat
+    """The highest of the schedule."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """AdamW's decoupled decay: the share of every weight lost in a step is this times the learning
+    rate."""
+    batch_size: PositiveInt
+    """B, windows an optimiser step."""

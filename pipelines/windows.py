@@ -1,0 +1,151 @@
+"""Windows as indices into one resident tensor: nothing is copied until a batch is read.
+
+A window is named by its origin t, the first row forecast: it reads the rows t-L…t-1 and is scored
+on t…t+H-1. The legend of shapes is in `models/__init__.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.config import WindowShape
+from pipelines.scaling import Scaling
+
+if TYPE_CHECKING:
+    from pipelines.splits import SearchData
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """A series on its device, and the origins from which it may be read."""
+
+    shape: WindowShape
+    values: Tensor
+    """[N, F], standardised, float32."""
+    known: Tensor
+    """[N, K], covariates known ahead, float32."""
+    truth: Tensor
+    """[N, T], original units as measured, float64; NaN where nothing was measured."""
+    level: Tensor
+    """[N, T], original units, float64; the truth with its gaps repaired."""
+    num_train_rows: int
+    """The first row after the training part."""
+    train_origins: Tensor
+    """int64, windows whose every row, forecast included, is in the training part."""
+    validation_origins: Tensor
+    """int64, windows whose forecast is in the validation part; they may look back into train."""
+
+    def inputs(self, origins: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what a forecaster reads: window [B, L, F] and known [B, L+H, K] or None."""
+        lookback, horizon = self.shape.lookback, self.shape.horizon
+        window = self.values[_rows(origins, -lookback, 0)]
+        if self.shape.num_known == 0:
+            return window, None
+        return window, self.known[_rows(origins, -lookback, horizon)]
+
+    def future(self, origins: Tensor) -> Tensor:
+        """Return the standardised targets to forecast, [B, H, T]."""
+        return self.values[_rows(origins, 0, self.shape.horizon), : self.shape.num_targets]
+
+    def true_future(self, origins: Tensor) -> Tensor:
+        """Return the measured targets, [B, H, T] in original units; NaN where there is none."""
+        return self.truth[_rows(origins, 0, self.shape.horizon)]
+
+    def last_level(self, origins: Tensor) -> Tensor:
+        """Return the targets in the last row before the forecast, [B, T] in original units."""
+        return self.level[origins - 1]
+
+
+def window_shape(data: SearchData, lookback: int, use_calendar: bool) -> WindowShape:
+    """Return the sizes of windows into a table."""
+    return WindowShape(
+        lookback=lookback,
+        horizon=data.horizon,
+        num_features=data.num_features,
+        num_targets=data.num_targets,
+        num_known=data.known.shape[1] if use_calendar else 0,
+        season=data.season,
+    )
+
+
+def build_windows(
+    data: SearchData,
+    scaling: Scaling,
+    lookback: int,
+    use_calendar: bool,
+    device: torch.device | str,
+) -> Windows:
+    """Put a table on a device and list the origins of its windows.
+
+    No forecast starts after a row that was not measured: an interpolated row is drawn towards the
+    next measured one, which is the very value to forecast.
+
+    Raises:
+        ValueError: No window fits into the training or the validation part, or a target was never
+            measured in the latter.
+    """
+    device = torch.device(device)
+    shape = window_shape(data, lookback, use_calendar)
+    train_end, horizon = data.num_train_rows, data.horizon
+    train = _origins(data.is_observed, lookback, train_end - horizon)
+    validation = _origins(data.is_observed, train_end, data.num_rows - horizon)
+    _check_parts(data, shape, len(train), len(validation))
+    return Windows(
+        shape=shape,
+        values=torch.from_numpy(scaling.encode(data.values)).to(device),
+        known=torch.tensor(data.known[:, : shape.num_known], dtype=torch.float32, device=device),
+        truth=torch.tensor(data.truth, dtype=torch.float64, device=device),
+        level=torch.tensor(data.values[:, : data.num_targets], dtype=torch.float64, device=device),
+        num_train_rows=train_end,
+        train_origins=torch.from_numpy(train).to(device),
+        validation_origins=torch.from_numpy(validation).to(device),
+    )
+
+
+def evenly_spaced(origins: Tensor, limit: int) -> Tensor:
+    """Return at most `limit` of the origins, in order, spread from the first to the last."""
+    if len(origins) <= limit:
+        return origins
+    places = torch.linspace(0, len(origins) - 1, limit, dtype=torch.float64, device=origins.device)
+    return origins[places.round().long()]
+
+
+def _rows(origins: Tensor, first: int, end: int) -> Tensor:
+    """Return the rows first…end-1 counted from each origin, [B, end - first]."""
+    return origins.unsqueeze(1) + torch.arange(first, end, device=origins.device)
+
+
+def _origins(is_observed: npt.NDArray[np.bool_], first: int, last: int) -> npt.NDArray[np.int64]:
+    """Return the origins first…last (inclusive) whose preceding row was measured."""
+    origins = np.arange(first, last + 1, dtype=np.int64)
+    return origins[is_observed[origins - 1]]
+
+
+def _check_parts(data: SearchData, shape: WindowShape, num_train: int, num_validation: int) -> None:
+    """Raise ValueError where a part has no window, or nothing to score a forecast by."""
+    num_validation_rows = data.num_rows - data.num_train_rows
+    if num_train == 0:
+        raise ValueError(
+            "lookback and horizon must fit into the training part: got "
+            f"lookback={shape.lookback}, horizon={shape.horizon} and {data.num_train_rows} rows; "
+            "lower one of them or give more data"
+        )
+    if num_validation == 0:
+        raise ValueError(
+            "the horizon must fit into the validation part: got "
+            f"horizon={shape.horizon} and {num_validation_rows} rows; "
+            "lower the horizon or give more data"
+        )
+    is_unmeasured = np.isnan(data.truth[data.num_train_rows :]).all(axis=0)
+    if is_unmeasured.any():
+        raise ValueError(
+            "the validation part must hold measured values of each target: got none of "
+            f"{data.targets[int(is_unmeasured.argmax())]} in its {num_validation_rows} rows; "
+            "drop that target or move the split"
+        )

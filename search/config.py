@@ -1,0 +1,251 @@
+"""The configuration of a search: one YAML file, overridden by flags.
+
+`SearchConfig` is frozen and strict: an unknown key, a wrong type or a contradiction is an error
+that names the key and the remedy, before anything starts.
+"""
+
+import copy
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.data_config import DataConfig, SplitConfig
+from pipelines.training_config import TrainingBudget
+from search.space import Space, Start
+
+Metric = Literal["mae", "mse", "rmse", "mase"]
+Sampler = Literal["tpe", "gp", "random"]
+Pruner = Literal["asha", "hyperband", "median", "none"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be: one line with the rule, the value and the remedy."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+def _parse_duration(text: str) -> str:
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+        raise ValueError(f"a duration reads like 90s, 30m, 2h or 1h30m: got {text!r}")
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_parse_duration)]
+
+
+def duration_seconds(duration: str) -> float:
+    """Seconds in a duration such as `1h30m`."""
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    return sum(float(n) * seconds[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", duration))
+
+
+class SearchSettings(_Settings):
+    """How the search goes on and when it ends."""
+
+    trials: int = Field(default=100, ge=1)
+    """Trials of the study in total: complete, pruned and failed ones count."""
+    time_budget: Duration | None = None
+    """Start no trial after this long (30m, 2h) and stop the running ones; null: no limit."""
+    metric: Metric = "mae"
+    """What is minimised on the validation part, on standardised values."""
+    sampler: Sampler = "tpe"
+    """Who proposes: tpe learns from the trials, gp is a Gaussian process, random draws."""
+    num_startup_trials: int = Field(default=12, ge=0)
+    """Trials, the starts among them, before tpe or gp begins to learn."""
+    pruner: Pruner = "asha"
+    """Who stops a trial early: asha (successive halving), hyperband, median, or none."""
+    reduction_factor: int = Field(default=3, ge=2)
+    """One in this many trials survives each rung of asha and hyperband."""
+    first_rung_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps before a trial may be stopped; null: max_steps / reduction_factor²."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds the proposals and, with its number, each trial."""
+    max_parameters: int = Field(default=2_000_000, ge=1)
+    """Configurations with more parameters are refused before they cost anything."""
+    max_training_teraflops: float | None = Field(default=None, gt=0)
+    """Likewise for the arithmetic of a whole trial; null: 2 on CPUs, no limit on GPUs."""
+    start_with: tuple[Start, ...] = ()
+    """Configurations to try first, after the three that every search begins with."""
+    use_default_starts: bool = True
+    """Whether the search begins with [128], [64, 64] and [64, 128]."""
+    num_kept_weights: int = Field(default=20, ge=1)
+    """The best trials whose weights are kept."""
+
+
+class Resources(_Settings):
+    """What a trial runs on."""
+
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """Trials at a time; null: as many as the resources hold."""
+    cpus_per_trial: float = Field(default=1, gt=0)
+    """CPU cores of a trial; it runs as many threads."""
+    gpus_per_trial: float | None = Field(default=None, ge=0)
+    """GPUs of a trial; null: 1 where there are CUDA GPUs, else 0."""
+    device: Device = "auto"
+    """auto takes CUDA where there is a CUDA GPU."""
+    address: str | None = None
+    """Ray cluster to join (RAY_ADDRESS); null: this machine."""
+    max_step_seconds: float = Field(default=1800, gt=0)
+    """Longest time between two evaluations: a trial that hangs longer is ended."""
+
+
+class Tracking(_Settings):
+    """Where MLflow shows the search."""
+
+    uri: str | None = None
+    """MLflow server or store (MLFLOW_TRACKING_URI); null: mlruns/mlflow.db here."""
+    experiment: str | None = None
+    """MLflow experiment (MLFLOW_EXPERIMENT_NAME); null: lstm-search."""
+
+
+class SearchConfig(_Settings):
+    """A whole search, as the YAML file holds it."""
+
+    study: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """Name of the study; a known name goes on; null: a fresh one is made."""
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    space: Space = Space()
+    training: TrainingBudget = TrainingBudget()
+    search: SearchSettings = SearchSettings()
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+    storage: str | None = None
+    """Database URL of the record; null: one SQLite file a study, mlruns/studies/NAME.db."""
+    home: str = "mlruns"
+    """Folder for everything that the search leaves behind."""
+
+    @property
+    def studies_folder(self) -> Path:
+        """Where records and weights of the studies lie."""
+        return Path(self.home).resolve() / "studies"
+
+
+def merge(
+    tree: Mapping[str, Any], overrides: Iterable[str], flags: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Lay `a.b=value` overrides, and flags given as `{"a.b": value}`, over a configuration.
+
+    Raises:
+        ConfigError: for an override that is none.
+    """
+    merged = copy.deepcopy(dict(tree))
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set takes a.b=value: got {override!r}; try search.trials=20")
+        try:
+            _put(merged, path, yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {override}: the value is not valid YAML; quote it") from None
+    for path, value in flags.items():
+        _put(merged, path, value)
+    return merged
+
+
+def parse_config(tree: Mapping[str, Any]) -> SearchConfig:
+    """Build a configuration from nested mappings, as YAML holds them.
+
+    Raises:
+        ConfigError: for a key or value that cannot be.
+    """
+    try:
+        # By way of JSON, where strict validation takes an array for a tuple.
+        return SearchConfig.model_validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping, never building objects.
+
+    Raises:
+        ConfigError: where the file is missing, no YAML or no mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the configuration {path} is not valid YAML: {reason}") from None
+    if not isinstance(tree or {}, dict):
+        raise ConfigError(f"a configuration is a mapping of keys: {path} holds {type(tree)}")
+    return tree or {}
+
+
+def to_yaml(config: SearchConfig) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, width=100)
+
+
+def commented_yaml(config: SearchConfig) -> str:
+    """The configuration as YAML, with the note of each field as a comment."""
+    return "\n".join(_commented_lines(config, 0)) + "\n"
+
+
+def _commented_lines(settings: BaseModel, depth: int) -> Iterable[str]:
+    indent = "  " * depth
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        for line in (field.description or "").splitlines():
+            yield f"{indent}# {line.strip()}"
+        is_section = isinstance(value, BaseModel) and "choices" not in type(value).model_fields
+        if is_section and "low" not in type(value).model_fields:
+            yield f"{indent}{name}:"
+            yield from _commented_lines(value, depth + 1)
+        else:
+            plain = json.loads(settings.model_dump_json(include={name}, exclude_none=False))
+            shown = yaml.safe_dump(plain[name], default_flow_style=True, width=math.inf)
+            yield f"{indent}{name}: {shown.removesuffix('...' + chr(10)).strip()}"
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        if tree.get(parent) is None:
+            tree[parent] = {}
+        tree = tree[parent]
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{path}: {parent} is a value, not a section of settings")
+    tree[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"] if _is_key(part))
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown key {path}{_nearest_key(problem['loc'])}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{path}: {message}: got {json.dumps(problem['input'], default=str)}")
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _is_key(part: int | str) -> bool:
+    return isinstance(part, int) or bool(re.fullmatch(r"[a-z_][a-z0-9_]*", part))
+
+
+def _nearest_key(location: tuple[int | str, ...]) -> str:
+    model: Any = SearchConfig
+    for part in location[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field else None
+    known = list(getattr(model, "model_fields", {}))
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; known are {', '.join(known)}" if known else ""

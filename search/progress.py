@@ -1,0 +1,209 @@
+"""What a person watches: a live screen in a terminal, one line a finished trial elsewhere."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.baselines import BaselineScore
+from search.config import Metric
+from search.record import TrialRecord, TrialState, metric_of_errors
+
+METRIC_NAMES: dict[Metric, str] = {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "mase": "MASE"}
+
+
+class Tally:
+    """How a search stands; what both screens show."""
+
+    def __init__(self, total: int, max_steps: int, metric: Metric, trials: Iterable[TrialRecord]):
+        """Begin with the trials that the record holds already."""
+        self.total = total
+        self.max_steps = max_steps
+        self.metric = metric
+        self.outcomes: Counter[TrialState] = Counter()
+        self.running: dict[int, TrialRecord] = {}
+        self.best: TrialRecord | None = None
+        self.baselines: list[BaselineScore] = []
+        self._started = time.monotonic()
+        for trial in trials:
+            if trial.state.counts:
+                self.count(trial)
+        self._num_before = self.num_counted
+
+    @property
+    def num_counted(self) -> int:
+        """Trials that count towards the total."""
+        return sum(self.outcomes.values())
+
+    def count(self, trial: TrialRecord) -> None:
+        """Take an ended trial into account."""
+        self.running.pop(trial.number, None)
+        self.outcomes[trial.state] += 1
+        if trial.state is not TrialState.COMPLETE:
+            return
+        assert trial.value is not None
+        if self.best is None or self.best.value is None or trial.value < self.best.value:
+            self.best = trial
+
+    def seconds_left(self) -> float | None:
+        """Estimate from the trials of this run; None before the first."""
+        num_ended = self.num_counted - self._num_before
+        if num_ended <= 0:
+            return None
+        per_trial = (time.monotonic() - self._started) / num_ended
+        return per_trial * max(0, self.total - self.num_counted)
+
+    def counts_in_words(self) -> str:
+        """`2 running · 10 complete · 5 pruned · 0 failed`."""
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+        counts = [f"{self.outcomes[state]} {state}" for state in states]
+        return " · ".join([f"{len(self.running)} running", *counts])
+
+    def best_in_words(self) -> str:
+        """The best trial so far, its value and its configuration."""
+        if self.best is None or self.best.config is None:
+            return "none yet"
+        value = f"{METRIC_NAMES[self.metric]} {self.best.value:.4f}"
+        return f"{value}  trial {self.best.number:03d}: {self.best.config.describe()}"
+
+    def baselines_in_words(self) -> str:
+        """The forecasts to beat, the best first."""
+        if not self.baselines:
+            return "being computed"
+        scores = sorted((metric_of_errors(b.errors, self.metric), b.name) for b in self.baselines)
+        return " · ".join(f"{name} {value:.4f}" for value, name in scores)
+
+
+def format_seconds(seconds: float | None) -> str:
+    """`1:02:03` or `2:03`; `?` for None."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class LineProgress:
+    """One line a finished trial, for logs and pipes."""
+
+    def __init__(self, console: Console, tally: Tally):
+        """Print to `console`."""
+        self._console = console
+        self._tally = tally
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def on_start(self, trial: TrialRecord) -> None:
+        """Note that a trial runs."""
+        self._tally.running[trial.number] = trial
+
+    def on_evaluation(self, trial: TrialRecord) -> None:
+        """Nothing: a line is a finished trial."""
+
+    def on_end(self, trial: TrialRecord) -> None:
+        """Print the trial's line."""
+        is_best_before = self._tally.best
+        self._tally.count(trial)
+        value = "–" if trial.value is None else f"{trial.value:.4f}"
+        config = trial.config.describe() if trial.config else ""
+        mark = "  best so far" if self._tally.best is not is_best_before else ""
+        self._console.print(
+            f"[{self._tally.num_counted}/{self._tally.total}] {trial.name}: "
+            f"{trial.reason or trial.state} {METRIC_NAMES[self._tally.metric]} {value}  "
+            f"{config}{mark}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def on_baseline(self, baseline: BaselineScore) -> None:
+        """Print one of the forecasts to beat."""
+        self._tally.baselines.append(baseline)
+        value = metric_of_errors(baseline.errors, self._tally.metric)
+        name = METRIC_NAMES[self._tally.metric]
+        self._console.print(
+            f"to beat: {baseline.name} {name} {value:.4f}", markup=False, highlight=False
+        )
+
+
+class LiveProgress:
+    """A screen that redraws itself, for terminals and notebooks."""
+
+    def __init__(self, console: Console, tally: Tally):
+        """Draw on `console`."""
+        self._tally = tally
+        self._news: dict[int, str] = {}
+        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._draw)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, traceback)
+
+    def on_start(self, trial: TrialRecord) -> None:
+        """Show the trial among the running ones."""
+        self._tally.running[trial.number] = trial
+
+    def on_evaluation(self, trial: TrialRecord) -> None:
+        """Show the trial's latest evaluation."""
+        self._tally.running[trial.number] = trial
+
+    def on_end(self, trial: TrialRecord) -> None:
+        """Count the trial."""
+        self._tally.count(trial)
+
+    def on_baseline(self, baseline: BaselineScore) -> None:
+        """Show one of the forecasts to beat."""
+        self._tally.baselines.append(baseline)
+
+    def _draw(self) -> RenderableType:
+        tally = self._tally
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            "search",
+            ProgressBar(total=tally.total, completed=tally.num_counted, width=40),
+            f"{tally.num_counted}/{tally.total} trials",
+            f"{format_seconds(tally.seconds_left())} left",
+        )
+        facts = Table.grid(padding=(0, 1))
+        facts.add_row("trials", tally.counts_in_words())
+        facts.add_row("best", Text(tally.best_in_words(), style="bold green"))
+        facts.add_row("to beat", tally.baselines_in_words())
+        return Group(bar, facts, *(self._running_line(t) for t in tally.running.values()))
+
+    def _running_line(self, trial: TrialRecord) -> RenderableType:
+        step = trial.evaluations[-1].evaluation.step if trial.evaluations else 0
+        value = "" if trial.value is None else f"{trial.value:.4f}"
+        config = trial.config.describe() if trial.config else ""
+        return Text(
+            f"  {trial.number:03d} step {step:>4}/{self._tally.max_steps} {value:>7} {config}",
+            style="dim",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+
+
+def make_progress(console: Console, tally: Tally, is_quiet: bool) -> LineProgress | LiveProgress:
+    """Return the screen that suits where the output goes."""
+    if is_quiet:
+        return LineProgress(Console(quiet=True), tally)
+    is_live = console.is_terminal or console.is_jupyter
+    return LiveProgress(console, tally) if is_live else LineProgress(console, tally)

@@ -1,0 +1,305 @@
+"""`python -m search.run`: flags to configuration, one search, a summary.
+
+What a flag means is in `search/config.py`. Heavy imports wait until a search begins, so that
+`--help` answers at once.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from search.config import (
+    ConfigError,
+    SearchConfig,
+    commented_yaml,
+    merge,
+    parse_config,
+    read_yaml,
+    to_yaml,
+)
+
+EXIT_BROKEN = 1
+EXIT_WRONG_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+LATEST = "latest"
+
+_DATA, _SEARCH, _MACHINE, _RECORD = "The table", "The search", "The machine", "Record and view"
+
+
+def _option(flag: str, help_text: str, panel: str, **more: Any) -> Any:
+    return typer.Option(*flag.split(), help=help_text, rich_help_panel=panel, **more)
+
+
+ConfigFile = Annotated[
+    Path | None, _option("--config -c", "YAML file; flags override it.", _SEARCH)
+]
+Overrides = Annotated[
+    list[str] | None, _option("--set", "Any setting, as a.b=value; repeatable.", _SEARCH)
+]
+Data = Annotated[
+    str | None,
+    _option("--data", "CSV or Parquet file, glob or URL. [default: electricity 2014]", _DATA),
+]
+Target = Annotated[list[str] | None, _option("--target", "Column to forecast; repeatable.", _DATA)]
+Timestamp = Annotated[str | None, _option("--timestamp", "Column of the timestamps.", _DATA)]
+Freq = Annotated[
+    str | None,
+    _option("--freq", "pandas offset such as h or D; none: row order is time.", _DATA),
+]
+Horizon = Annotated[
+    int | None, _option("--horizon", "Steps to forecast. [default: one season]", _DATA)
+]
+Trials = Annotated[
+    int | None, _option("--trials -n", "The study's total of trials. [default: 100]", _SEARCH)
+]
+AddTrials = Annotated[
+    int | None, _option("--add-trials", "Trials beyond the study's total so far.", _SEARCH)
+]
+TimeBudget = Annotated[
+    str | None, _option("--time-budget", "Stop after this long: 30m, 2h.", _SEARCH)
+]
+StudyName = Annotated[
+    str | None, _option("--study", "Name of the study; a known one goes on.", _RECORD)
+]
+Resume = Annotated[
+    str | None,
+    _option("--resume", "Go on with a study as it was configured; alone: the latest.", _RECORD),
+]
+MetricName = Annotated[
+    str | None, _option("--metric", "mae, mse, rmse or mase. [default: mae]", _SEARCH)
+]
+SamplerName = Annotated[
+    str | None, _option("--sampler", "tpe, gp or random. [default: tpe]", _SEARCH)
+]
+PrunerName = Annotated[
+    str | None, _option("--pruner", "asha, hyperband, median or none. [default: asha]", _SEARCH)
+]
+Seed = Annotated[int | None, _option("--seed", "Seed of proposals and trials.", _SEARCH)]
+MaxConcurrent = Annotated[int | None, _option("--max-concurrent", "Trials at a time.", _MACHINE)]
+CpusPerTrial = Annotated[
+    float | None, _option("--cpus-per-trial", "CPU cores of a trial. [default: 1]", _MACHINE)
+]
+GpusPerTrial = Annotated[
+    float | None, _option("--gpus-per-trial", "GPUs of a trial, fractions too.", _MACHINE)
+]
+DeviceName = Annotated[
+    str | None, _option("--device", "auto, cpu or cuda. [default: auto]", _MACHINE)
+]
+PrecisionName = Annotated[
+    str | None, _option("--precision", "auto, float32 or bf16. [default: auto]", _MACHINE)
+]
+Address = Annotated[
+    str | None, _option("--address", "Ray cluster to join (RAY_ADDRESS).", _MACHINE)
+]
+TrackingUri = Annotated[
+    str | None,
+    _option("--tracking-uri", "MLflow server or store (MLFLOW_TRACKING_URI).", _RECORD),
+]
+Experiment = Annotated[
+    str | None, _option("--experiment", "MLflow experiment (MLFLOW_EXPERIMENT_NAME).", _RECORD)
+]
+Storage = Annotated[str | None, _option("--storage", "Database URL of the record.", _RECORD)]
+Init = Annotated[
+    Path | None, _option("--init", "Write a commented configuration for the table.", _SEARCH)
+]
+DryRun = Annotated[
+    bool, _option("--dry-run", "Print the resolved configuration, start nothing.", _SEARCH)
+]
+Verbose = Annotated[
+    bool, _option("--verbose -v", "Let Ray, Optuna and MLflow speak too.", _MACHINE)
+]
+Quiet = Annotated[bool, _option("--quiet -q", "Print the summary only.", _MACHINE)]
+
+_SETTINGS = {
+    "data": "data.path",
+    "target": "data.targets",
+    "timestamp": "data.timestamp",
+    "freq": "data.frequency",
+    "horizon": "data.horizon",
+    "trials": "search.trials",
+    "time_budget": "search.time_budget",
+    "study": "study",
+    "metric": "search.metric",
+    "sampler": "search.sampler",
+    "pruner": "search.pruner",
+    "seed": "search.seed",
+    "max_concurrent": "resources.max_concurrent",
+    "cpus_per_trial": "resources.cpus_per_trial",
+    "gpus_per_trial": "resources.gpus_per_trial",
+    "device": "resources.device",
+    "precision": "training.precision",
+    "address": "resources.address",
+    "tracking_uri": "tracking.uri",
+    "experiment": "tracking.experiment",
+    "storage": "storage",
+}
+
+
+def run(
+    data: Data = None,
+    target: Target = None,
+    timestamp: Timestamp = None,
+    freq: Freq = None,
+    horizon: Horizon = None,
+    trials: Trials = None,
+    add_trials: AddTrials = None,
+    time_budget: TimeBudget = None,
+    metric: MetricName = None,
+    sampler: SamplerName = None,
+    pruner: PrunerName = None,
+    seed: Seed = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    init: Init = None,
+    dry_run: DryRun = False,
+    study: StudyName = None,
+    resume: Resume = None,
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+    experiment: Experiment = None,
+    max_concurrent: MaxConcurrent = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
+    device: DeviceName = None,
+    precision: PrecisionName = None,
+    address: Address = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the LSTM that forecasts a table of time series best.
+
+    Examples:
+      python -m search.run --trials 100
+
+      python -m search.run --data sales.csv --target sold --horizon 28
+
+      python -m search.run --resume --add-trials 50
+
+      python -m search.run --data sales.csv --init sales.yaml
+    """
+    flags = {_SETTINGS[name]: value for name, value in locals().items() if name in _SETTINGS}
+    given = {path: value for path, value in flags.items() if value is not None}
+    with usage_errors_shown():
+        resolved = read_config(config, overrides or [], given, resume, add_trials)
+        if init is not None:
+            write_configuration(resolved, init)
+        elif dry_run:
+            typer.echo(dry_run_yaml(resolved), nl=False)
+        else:
+            raise typer.Exit(search(resolved, verbose, quiet))
+
+
+def read_config(
+    file: Path | None,
+    overrides: list[str],
+    flags: Mapping[str, Any],
+    resume: str | None = None,
+    add_trials: int | None = None,
+) -> SearchConfig:
+    """Merge the file, or the record of a study that goes on, with `--set` and the flags.
+
+    Raises:
+        ValueError: for settings that cannot be.
+    """
+    tree = read_yaml(file) if file else {}
+    if resume is not None:
+        from search.search import recorded_config
+
+        if file is not None:
+            raise ConfigError("--resume takes the configuration from the record: drop --config")
+        tree = recorded_config(parse_config(merge({}, overrides, flags)), resume)
+    elif add_trials is not None:
+        raise ConfigError("--add-trials goes on with a study: add --resume or --resume NAME")
+    if add_trials is not None:
+        flags = {**flags, "search.trials": tree["search"]["trials"] + add_trials}
+    return parse_config(merge(tree, overrides, flags))
+
+
+def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
+    """Run a search with signals handled and print its summary; return the exit code."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    caught: list[int] = []
+
+    def end_like_interrupt(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        signal.raise_signal(signal.SIGINT)  # Ray Tune ends its loop on this one, in order
+
+    signal.signal(signal.SIGTERM, end_like_interrupt)
+    try:
+        from search.executor import Ending
+        from search.search import run_search
+        from search.summary import print_summary
+
+        result = run_search(config, console=console, is_verbose=is_verbose, is_quiet=is_quiet)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the record is safe: python -m search.run --resume", err=True)
+        return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
+    except RuntimeError as error:
+        typer.echo(f"error: {error}", err=True)
+        return EXIT_BROKEN
+    print_summary(result, console)
+    if result.ending is Ending.INTERRUPTED:
+        return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
+    return 0 if result.best_trial is not None else EXIT_BROKEN
+
+
+def write_configuration(config: SearchConfig, file: Path) -> None:
+    """Write a commented configuration for the table of `config`.
+
+    Raises:
+        ValueError: where the file is there already or the table cannot be searched.
+    """
+    from search.search import understood_config
+
+    if file.exists():
+        raise ConfigError(f"--init writes a new file: {file} exists; choose another name")
+    file.write_text(commented_yaml(understood_config(config)), encoding="utf-8")
+    typer.echo(f"wrote {file}; search with: python -m search.run --config {file}")
+
+
+def dry_run_yaml(config: SearchConfig) -> str:
+    """The configuration as a search would resolve it, as YAML."""
+    from search.search import resolved_config
+
+    return to_yaml(resolved_config(config))
+
+
+@contextmanager
+def usage_errors_shown() -> Iterator[None]:
+    """Turn a ValueError, which the user can mend, into one line and exit code 2."""
+    try:
+        yield
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_WRONG_USAGE) from None
+
+
+def with_latest(arguments: list[str]) -> list[str]:
+    """Give `--resume` its name where it stands alone: the latest study."""
+    if "--resume" not in arguments:
+        return arguments
+    place = arguments.index("--resume") + 1
+    stands_alone = place == len(arguments) or arguments[place].startswith("-")
+    return [*arguments[:place], *([LATEST] if stands_alone else []), *arguments[place:]]
+
+
+def main() -> None:
+    """Run the command."""
+    app(with_latest(sys.argv[1:]))
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.command(epilog="See docs/tutorial.md for a first search on your own table.")(run)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,362 @@
+"""The search space: which configurations a search may propose.
+
+A *point* is what the sampler draws, a flat `{name: value}` of the dimensions that apply:
+`width_1` exists only where there are two layers with a width each. A `TrialConfig` is what a
+trial trains. `Space.config_at` turns a point into its configuration, `Space.point_of` goes back.
+
+Two points can be one configuration (uniform 64 × 2 and per-layer 64, 64), so equality is judged
+on the configuration.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from models.config import Head, LSTMConfig, Normalisation
+from pipelines.training_config import TrainConfig, TrainingBudget
+
+Value = bool | int | float | str
+Point = dict[str, Value]
+Shape = Literal["uniform", "per_layer"]
+V = TypeVar("V", bound=Value)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class _Range(_Settings):
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        low, high, step = self._bounds()
+        if low > high:
+            raise ValueError(f"low must not exceed high: got low={low} and high={high}; swap them")
+        if self.log and step is not None:
+            raise ValueError(f"log and step exclude each other: got step={step}; drop one of them")
+        if self.log and low <= 0:
+            raise ValueError(f"a log range must be positive: got low={low}; raise it or drop log")
+        return self
+
+    def contains(self, value: Value) -> bool:
+        """Whether the sampler could draw `value`."""
+        if isinstance(value, bool | str):
+            return False
+        low, high, step = self._bounds()
+        steps = 0.0 if step is None else (value - low) / step
+        return low <= value <= high and abs(steps - round(steps)) < 1e-9
+
+    def _bounds(self) -> tuple[float, float, float | None]:
+        raise NotImplementedError
+
+
+class Int(_Range):
+    """Whole numbers from `low` to `high`, both included."""
+
+    low: int
+    high: int
+    step: int | None = Field(default=None, ge=1)
+
+    def contains(self, value: Value) -> bool:
+        """Whether the sampler could draw `value`."""
+        return isinstance(value, int) and super().contains(value)
+
+    def _bounds(self) -> tuple[float, float, float | None]:
+        return self.low, self.high, self.step
+
+
+class Float(_Range):
+    """Real numbers from `low` to `high`, both included."""
+
+    low: float
+    high: float
+    step: float | None = Field(default=None, gt=0)
+
+    def _bounds(self) -> tuple[float, float, float | None]:
+        return self.low, self.high, self.step
+
+
+class Choice(_Settings, Generic[V]):
+    """One of a list of values; a fixed dimension is a list of one."""
+
+    choices: tuple[V, ...] = Field(min_length=1)
+
+    def contains(self, value: Value) -> bool:
+        """Whether `value` is listed; True is not 1 here."""
+        return any(value == known and isinstance(value, type(known)) for known in self.choices)
+
+
+Dimension = Int | Float | Choice[Any]
+Suggest = Callable[[str, Dimension], Value]
+
+
+def _as_dimension(value: Any) -> Any:
+    is_plain = isinstance(value, bool | int | float | str)
+    return {"choices": (value,)} if is_plain else value
+
+
+IntDimension = Annotated[Int | Choice[int], BeforeValidator(_as_dimension)]
+FloatDimension = Annotated[Float | Choice[float], BeforeValidator(_as_dimension)]
+BoolDimension = Annotated[Choice[bool], BeforeValidator(_as_dimension)]
+ShapeDimension = Annotated[Choice[Shape], BeforeValidator(_as_dimension)]
+NormalisationDimension = Annotated[Choice[Normalisation], BeforeValidator(_as_dimension)]
+HeadDimension = Annotated[Choice[Head], BeforeValidator(_as_dimension)]
+
+
+class TrialConfig(_Settings):
+    """Everything that one trial trains: trials with equal configurations are one model."""
+
+    model: LSTMConfig
+    training: TrainConfig
+
+    def describe(self) -> str:
+        """In words: "2 layers 64→128, bidirectional, lookback 96"."""
+        return f"{self.model.describe()}, lookback {self.training.lookback}"
+
+
+class Space(_Settings):
+    """What a search may vary, and how far.
+
+    Each dimension is `{low, high, log}`, `{low, high, step}`, `{choices}`, or a plain value, which
+    fixes it; `null` is derived from the table.
+    """
+
+    num_layers: IntDimension = Int(low=1, high=3)
+    """LSTM layers, one on another."""
+    shape: ShapeDimension = Choice[Shape](choices=("uniform", "per_layer"))
+    """Where there are several layers: one width for all, or a width for each."""
+    hidden_size: IntDimension = Int(low=16, high=256, log=True)
+    """Cells in every layer, where the shape is uniform."""
+    width: IntDimension = Int(low=16, high=256, log=True)
+    """Cells in each layer (width_0, width_1, …), where the shape is per_layer."""
+    bidirectional: BoolDimension = Choice[bool](choices=(False, True))
+    """Whether each layer also reads the window backwards."""
+    dropout: FloatDimension = Float(low=0.0, high=0.4, step=0.1)
+    """Share of the states dropped between layers and before the head."""
+    normalisation: NormalisationDimension | None = None
+    """How each window is normalised; null: every way that the table's season allows."""
+    linear_skip: BoolDimension = Choice[bool](choices=(True, False))
+    """Whether a linear map from window to horizon runs beside the LSTM."""
+    head: HeadDimension = Choice[Head](choices=("last_state", "aligned"))
+    """Forecast every step from the last state, or each from a state of its own."""
+    calendar: BoolDimension | None = None
+    """Whether the model sees hour and day; null: with and without, where there are timestamps."""
+    patch_length: IntDimension | None = None
+    """Rows that the LSTM reads in one step; null: 1 and some divisors of the season."""
+    lookback: IntDimension | None = None
+    """Rows before the forecast that the model sees; null: multiples of the season that fit."""
+    learning_rate: FloatDimension = Float(low=3e-4, high=2e-2, log=True)
+    """Peak learning rate of AdamW."""
+    batch_size: IntDimension = Choice[int](choices=(32, 64, 128))
+    """Windows in one optimiser step."""
+    weight_decay: FloatDimension = Float(low=1e-6, high=1e-1, log=True)
+    """Decoupled weight decay of AdamW."""
+
+    def draw(self, suggest: Suggest) -> Point:
+        """Draw a point: ask `suggest` for each dimension that applies, in a fixed order."""
+        point: Point = {}
+
+        def ask(name: str, dimension: Dimension | None) -> Value:
+            assert dimension is not None, f"{name} must be derived from the table first"
+            point[name] = suggest(name, dimension)
+            return point[name]
+
+        num_layers = int(ask("num_layers", self.num_layers))
+        if num_layers > 1 and ask("shape", self.shape) == "per_layer":
+            for layer in range(num_layers):
+                ask(f"width_{layer}", self.width)
+        else:
+            ask("hidden_size", self.hidden_size)
+        for name in _MODEL_DIMENSIONS + _TRAINING_DIMENSIONS:
+            ask(name, getattr(self, name))
+        return point
+
+    def config_at(self, point: Mapping[str, Value], budget: TrainingBudget) -> TrialConfig:
+        """Build the configuration of a point.
+
+        Raises:
+            ValueError: where the point's values contradict each other.
+        """
+        num_layers = int(point["num_layers"])
+        widths = tuple(
+            int(point["hidden_size"] if "hidden_size" in point else point[f"width_{layer}"])
+            for layer in range(num_layers)
+        )
+        model = {name: point[name] for name in _MODEL_DIMENSIONS}
+        training = {name: point[name] for name in _TRAINING_DIMENSIONS}
+        return TrialConfig(
+            model=LSTMConfig.model_validate({"widths": widths, **model}),
+            training=TrainConfig.model_validate(budget.model_dump() | training),
+        )
+
+    def point_of(self, config: TrialConfig) -> Point:
+        """Return the point at which this space holds a configuration.
+
+        Raises:
+            ValueError: where the configuration lies outside; names the dimension.
+        """
+        wanted = self._values_of(config)
+
+        def place(name: str, dimension: Dimension) -> Value:
+            if not dimension.contains(wanted[name]):
+                raise ValueError(f"{name} is outside the space: got {wanted[name]}")
+            return wanted[name]
+
+        return self.draw(place)
+
+    def _values_of(self, config: TrialConfig) -> Point:
+        widths = config.model.widths
+        can_be_uniform = len(set(widths)) == 1 and self.shape.contains("uniform")
+        values: Point = {"num_layers": len(widths)}
+        values["shape"] = "uniform" if can_be_uniform else "per_layer"
+        values |= {"hidden_size": widths[0]} if widths else {}
+        values |= {f"width_{layer}": width for layer, width in enumerate(widths)}
+        values |= {name: getattr(config.model, name) for name in _MODEL_DIMENSIONS}
+        values |= {name: getattr(config.training, name) for name in _TRAINING_DIMENSIONS}
+        return values
+
+
+_MODEL_DIMENSIONS = (
+    "bidirectional",
+    "dropout",
+    "normalisation",
+    "linear_skip",
+    "head",
+    "patch_length",
+)
+_TRAINING_DIMENSIONS = ("lookback", "calendar", "learning_rate", "batch_size", "weight_decay")
+
+
+class Start(_Settings):
+    """A configuration to try first; what is left out takes a value that does well in general."""
+
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    """Cells in each layer, the lowest first."""
+    bidirectional: bool | None = None
+    dropout: float | None = None
+    normalisation: Normalisation | None = None
+    linear_skip: bool | None = None
+    head: Head | None = None
+    calendar: bool | None = None
+    patch_length: int | None = None
+    lookback: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    weight_decay: float | None = None
+
+
+THREE_ANSWERS = (Start(widths=(128,)), Start(widths=(64, 64)), Start(widths=(64, 128)))
+"""One layer of many cells; equal layers, stacked; a width for each layer. One-directional."""
+
+
+def start_config(start: Start, space: Space, budget: TrainingBudget, season: int) -> TrialConfig:
+    """Complete a start with values of `space` that do well in general, not tuned on any series.
+
+    Raises:
+        ValueError: where a value that the start names is no possible one.
+    """
+    given = start.model_dump(exclude_none=True)
+    widths = given.pop("widths")
+    preferred = _PREFERRED | {"lookback": 7 * _base_period(season), "patch_length": 4}
+    values = {
+        name: _nearest(getattr(space, name), preferred[name])
+        for name in _MODEL_DIMENSIONS + _TRAINING_DIMENSIONS
+    } | given
+    point: Point = {"num_layers": len(widths), **values}
+    point |= {f"width_{layer}": width for layer, width in enumerate(widths)}
+    return space.config_at(point, budget)
+
+
+_PREFERRED: Point = {
+    "bidirectional": False,
+    "dropout": 0.0,
+    "normalisation": "last",
+    "linear_skip": True,
+    "head": "last_state",
+    "calendar": True,
+    "learning_rate": 3e-3,
+    "batch_size": 64,
+    "weight_decay": 1e-3,
+}
+
+
+def _nearest(dimension: Dimension, wanted: Value) -> Value:
+    """The value of `dimension` that is nearest to `wanted`; the first listed where none is near."""
+    if dimension.contains(wanted):
+        return wanted
+    if isinstance(dimension, Choice):
+        numbers = [v for v in dimension.choices if not isinstance(v, bool | str)]
+        if numbers and not isinstance(wanted, bool | str):
+            nearest: Value = min(numbers, key=lambda value: abs(value - wanted))
+            return nearest
+        first: Value = dimension.choices[0]
+        return first
+    assert not isinstance(wanted, bool | str)
+    clipped = min(max(wanted, dimension.low), dimension.high)
+    if dimension.step is not None:
+        clipped = dimension.low + dimension.step * round((clipped - dimension.low) / dimension.step)
+        clipped = min(clipped, dimension.high)
+    return round(clipped) if isinstance(dimension, Int) else clipped
+
+
+def derive(
+    space: Space, season: int, num_train_rows: int, horizon: int, has_calendar: bool
+) -> tuple[Space, tuple[str, ...]]:
+    """Fill the dimensions that depend on the table.
+
+    Returns:
+        The space without any `null`, and what was narrowed, for the person who searches.
+    """
+    lookback, notes = space.lookback, []
+    if lookback is None:
+        lookbacks = _lookbacks(season, num_train_rows, horizon)
+        lookback = Choice[int](choices=lookbacks)
+        if len(lookbacks) < len(_LOOKBACK_PERIODS):
+            shown = ", ".join(str(rows) for rows in lookbacks)
+            notes.append(f"lookback narrowed to {shown} rows: {num_train_rows} rows to train on")
+    period = _base_period(season)
+    grid = _common_divisor(lookback)
+    patches = {1, *(p for p in (period // 6, period // 2, period) if p > 0 and grid % p == 0)}
+    normalisations: tuple[Normalisation, ...] = ("last", "mean_std", "none")
+    if season > 1 and _smallest(lookback) >= season:
+        normalisations += ("seasonal",)
+    derived = {
+        "lookback": lookback,
+        "patch_length": space.patch_length or Choice[int](choices=tuple(sorted(patches))),
+        "normalisation": space.normalisation or Choice[Normalisation](choices=normalisations),
+        "calendar": space.calendar or Choice[bool](choices=(True, False)[: 1 + has_calendar]),
+    }
+    if not has_calendar:
+        derived["calendar"] = Choice[bool](choices=(False,))
+    return space.model_copy(update=derived), tuple(notes)
+
+
+_LOOKBACK_PERIODS = (2, 4, 7, 14)
+_LONGEST_DEFAULT_LOOKBACK = 400  # an LSTM's cost grows with every row it reads
+
+
+def _base_period(season: int) -> int:
+    return season if season > 1 else 8
+
+
+def _lookbacks(season: int, num_train_rows: int, horizon: int) -> tuple[int, ...]:
+    period = _base_period(season)
+    longest = max(1, (num_train_rows - horizon) // 3)  # leaves two thirds for training windows
+    fitting = [periods * period for periods in _LOOKBACK_PERIODS]
+    fitting = [rows for rows in fitting if rows <= min(longest, _LONGEST_DEFAULT_LOOKBACK)]
+    return tuple(fitting) or (min(period, longest),)
+
+
+def _common_divisor(lookback: Int | Choice[int]) -> int:
+    if isinstance(lookback, Choice):
+        return math.gcd(*lookback.choices)
+    return math.gcd(lookback.low, lookback.step or 1)
+
+
+def _smallest(lookback: Int | Choice[int]) -> int:
+    return min(lookback.choices) if isinstance(lookback, Choice) else lookback.low

@@ -1,0 +1,464 @@
+"""The record of a search: one persistent Optuna study, the only thing that must not be lost.
+
+Every configuration, evaluation and outcome is written here as it happens. This file alone knows
+Optuna; the rest of the project sees `Study`, `Proposal` and `TrialRecord`.
+
+Each evaluation is written twice, in this order: as a user attribute with all metrics and its time,
+then as the reported value, the best so far, from which pruning decides.
+"""
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from pipelines.training import Evaluation
+from pipelines.training_config import TrainingBudget
+from search.config import Metric, SearchSettings
+from search.limits import Limits
+from search.record import (
+    Proposal,
+    RecordedEvaluation,
+    TrialRecord,
+    TrialState,
+    metric_value,
+    proposal_seed,
+    trial_seed,
+)
+from search.space import Choice, Dimension, Int, Space, TrialConfig, Value
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # a user of Study reads nothing of Optuna
+
+RANDOM_AFTER_REJECTIONS = 20
+EXHAUSTED_AFTER_REJECTIONS = 200
+
+EVALUATION_PREFIX = "evaluation/"
+FINAL_EVALUATION = "final_evaluation"
+
+
+class SpaceExhaustedError(RuntimeError):
+    """The space holds no further configuration that is new and admitted."""
+
+
+class StudyMismatchError(ValueError):
+    """A study met with another space, data, metric or budget than it was begun with."""
+
+
+class UnknownStudyError(ValueError):
+    """No study of this name."""
+
+
+class Study:
+    """A study that is open for writing; one process at a time."""
+
+    def __init__(
+        self,
+        record: optuna.Study,
+        space: Space,
+        budget: TrainingBudget,
+        settings: SearchSettings,
+        limits: Limits,
+    ):
+        """Take over `record`; what was running when its last process ended waits again."""
+        self._record = record
+        self._space = space
+        self._budget = budget
+        self._settings = settings
+        self._limits = limits
+        self._record.pruner = _pruner(settings, budget)
+        self._running: dict[int, optuna.Trial] = {}
+        self._numbers = {
+            trial.config: trial.number
+            for trial in self.trials()
+            if trial.config is not None and trial.state is not TrialState.REJECTED
+        }
+        self._requeue_running()
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self._record.study_name
+
+    @property
+    def settings(self) -> SearchSettings:
+        """The settings under which the study is searched."""
+        return self._settings
+
+    # Asking for configurations
+
+    def queue(self, configs: Iterable[TrialConfig]) -> tuple[str, ...]:
+        """Put configurations first in line; return the reasons of those that cannot be tried."""
+        skipped = []
+        for config in configs:
+            try:
+                point = self._space.point_of(config)
+            except ValueError as error:
+                skipped.append(f"{config.describe()}: {error}")
+                continue
+            if reason := self._limits.why_refused(config):
+                skipped.append(f"{config.describe()}: {reason}")
+            else:
+                self._record.enqueue_trial(point)
+        return tuple(skipped)
+
+    def ask(self) -> Proposal | None:
+        """Return the next configuration, or None while enough trials are counted or running.
+
+        Raises:
+            SpaceExhaustedError: after 200 rejected proposals in a row.
+        """
+        if self.num_counted + len(self._running) >= self._settings.trials:
+            return None
+        for num_rejected in range(EXHAUSTED_AFTER_REJECTIONS):
+            self._record.sampler = self._sampler(is_random=num_rejected >= RANDOM_AFTER_REJECTIONS)
+            trial = self._record.ask()
+            proposal, reason = self._propose(trial)
+            if proposal is not None:
+                return proposal
+            self._end(trial, OptunaState.FAIL, {"reason": f"rejected: {reason}"})
+        raise SpaceExhaustedError(
+            f"space exhausted: the last {EXHAUSTED_AFTER_REJECTIONS} proposals were known or "
+            "refused; widen the space or raise search.max_parameters"
+        )
+
+    def _propose(self, trial: optuna.Trial) -> tuple[Proposal | None, str]:
+        try:
+            config = self._space.config_at(self._space.draw(_suggest_from(trial)), self._budget)
+        except ValueError as error:
+            return None, str(error)
+        known_as = self._numbers.get(config, trial.number)
+        if known_as != trial.number:
+            return None, f"the same as trial {known_as:03d}"
+        if reason := self._limits.why_refused(config):
+            return None, reason
+        seed = trial_seed(self._settings.seed, trial.number)
+        trial.set_user_attr("config", config.model_dump_json())
+        trial.set_user_attr("seed", seed)
+        trial.set_user_attr("num_parameters", self._limits.num_parameters(config))
+        self._numbers[config] = trial.number
+        self._running[trial.number] = trial
+        return Proposal(trial.number, config, seed), ""
+
+    def _sampler(self, is_random: bool) -> optuna.samplers.BaseSampler:
+        # A sampler's own random state is not in the record: seeding one for each proposal makes
+        # a resumed study propose what an uninterrupted one would.
+        num_trials = len(self._record.get_trials(deepcopy=False))
+        seed = proposal_seed(self._settings.seed, num_trials)
+        num_startup = self._settings.num_startup_trials
+        if is_random or self._settings.sampler == "random":
+            return optuna.samplers.RandomSampler(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if self._settings.sampler == "gp":
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=num_startup)
+            return optuna.samplers.TPESampler(
+                seed=seed,
+                n_startup_trials=num_startup,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+            )
+
+    # Telling what happened
+
+    def started(self, number: int) -> None:
+        """Record that a trial runs from now on."""
+        self._running[number].set_user_attr("started_at", time.time())
+
+    def ran_on(self, number: int, machine: Mapping[str, Any]) -> None:
+        """Record where a trial runs, once: host, process, device."""
+        trial = self._running[number]
+        if trial.user_attrs.get("ran_on") != machine:
+            trial.set_user_attr("ran_on", dict(machine))
+
+    def report(self, number: int, evaluation: Evaluation) -> bool:
+        """Record an evaluation; return whether the trial should stop here.
+
+        The last evaluation of the budget is not judged: a trial that used all of it is complete.
+        A step that a rerun reports again is not written twice.
+        """
+        trial = self._running[number]
+        self._record_evaluation(trial, f"{EVALUATION_PREFIX}{evaluation.step}", evaluation)
+        best = min(self._judged_value(e.evaluation) for e in _evaluations(trial.user_attrs))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The reported value is ignored")
+            trial.report(best, evaluation.step)
+        return evaluation.step < self._budget.max_steps and trial.should_prune()
+
+    def report_final(self, number: int, evaluation: Evaluation) -> None:
+        """Record the evaluation of a trial's best weights on the whole validation part."""
+        self._record_evaluation(self._running[number], FINAL_EVALUATION, evaluation)
+
+    def complete(self, number: int) -> TrialRecord:
+        """End a trial that used its budget; its value is the final evaluation's, or the best."""
+        attributes = self._running[number].user_attrs
+        final = _final_evaluation(attributes)
+        evaluations = [final] if final else _evaluations(attributes)
+        value = min(self._judged_value(recorded.evaluation) for recorded in evaluations)
+        return self._finish(number, OptunaState.COMPLETE, "", value=value)
+
+    def prune(self, number: int, reason: str) -> TrialRecord:
+        """End a trial that is not worth its budget: stopped early, or diverged."""
+        return self._finish(number, OptunaState.PRUNED, reason)
+
+    def fail(self, number: int, reason: str, traceback: str = "") -> TrialRecord:
+        """End a trial that the machine, not the configuration, broke."""
+        return self._finish(number, OptunaState.FAIL, reason, traceback)
+
+    def _finish(
+        self,
+        number: int,
+        state: OptunaState,
+        reason: str,
+        traceback: str = "",
+        value: float | None = None,
+    ) -> TrialRecord:
+        trial = self._running.pop(number)
+        outcome = {"time": time.time(), "reason": reason, "traceback": traceback}
+        self._end(trial, state, outcome, value)
+        return self.trial(number)
+
+    def _end(
+        self,
+        trial: optuna.Trial,
+        state: OptunaState,
+        outcome: Mapping[str, Any],
+        value: float | None = None,
+    ) -> None:
+        trial.set_user_attr("outcome", json.dumps({"time": time.time(), **outcome}))
+        self._record.tell(trial, value, state=state)
+
+    def _record_evaluation(self, trial: optuna.Trial, key: str, evaluation: Evaluation) -> None:
+        if key not in trial.user_attrs:
+            recorded = {"time": time.time(), **evaluation.to_dict()}
+            trial.set_user_attr(key, json.dumps(recorded))
+
+    def _judged_value(self, evaluation: Evaluation) -> float:
+        return metric_value(evaluation, self._settings.metric)
+
+    # Reading the record
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials, rejected ones too, by number."""
+        frozen_trials = self._record.get_trials(deepcopy=False)
+        return [_trial_record(frozen, self._settings.metric) for frozen in frozen_trials]
+
+    def trial(self, number: int) -> TrialRecord:
+        """One trial."""
+        frozen = self._record.get_trials(deepcopy=False)[number]
+        return _trial_record(frozen, self._settings.metric)
+
+    @property
+    def num_counted(self) -> int:
+        """Trials that count towards the total: complete, pruned and failed."""
+        frozen_trials = self._record.get_trials(deepcopy=False)
+        return sum(_state_of(frozen).counts for frozen in frozen_trials)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many trials are counted as were asked for."""
+        return self.num_counted >= self._settings.trials
+
+    @property
+    def running_numbers(self) -> frozenset[int]:
+        """The trials that run now."""
+        return frozenset(self._running)
+
+    def best_numbers(self, count: int) -> list[int]:
+        """The best complete trials, the best first."""
+        complete = self._record.get_trials(deepcopy=False, states=(OptunaState.COMPLETE,))
+        return [t.number for t in sorted(complete, key=lambda t: (t.value, t.number))[:count]]
+
+    def is_running(self, number: int) -> bool:
+        """Whether a trial was asked for and has not ended."""
+        return number in self._running
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What was noted about the study as a whole."""
+        return dict(self._record.user_attrs)
+
+    def note(self, name: str, value: Any) -> None:
+        """Note something about the study as a whole; `value` is plain JSON."""
+        self._record.set_user_attr(name, value)
+
+    def _requeue_running(self) -> None:
+        # Not enqueue_trial, which would make new numbers: so number, parameters, seed and rung
+        # marks stay. The storage is asked because Study has no such call.
+        storage = self._record._storage
+        for frozen in self._record.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
+            storage.set_trial_state_values(frozen._trial_id, OptunaState.WAITING)
+
+
+def open_study(
+    url: str,
+    name: str,
+    identity: Mapping[str, Any],
+    space: Space,
+    budget: TrainingBudget,
+    settings: SearchSettings,
+    limits: Limits,
+) -> tuple[Study, bool]:
+    """Open the study `name`, or begin it; tell which by the second value (True: begun).
+
+    Args:
+        url: SQLAlchemy URL of the record.
+        name: the study's name.
+        identity: what the study was begun with and must not change, as plain JSON.
+        space: the derived space, without any `null`.
+        budget: the training budget of every trial.
+        settings: how the search goes on.
+        limits: which configurations are refused.
+
+    Raises:
+        StudyMismatchError: where the study was begun with another identity; shows the difference.
+    """
+    record = optuna.create_study(
+        study_name=name, storage=_open_storage(url), direction="minimize", load_if_exists=True
+    )
+    begun_with = record.user_attrs.get("identity")
+    if begun_with is None:
+        record.set_user_attr("identity", dict(identity))
+        record.set_user_attr("created_at", time.time())
+    elif differences := _differences(begun_with, identity):
+        raise StudyMismatchError(
+            f"study {name} was begun with other settings: {'; '.join(differences)}; "
+            "put them back or choose another --study"
+        )
+    study = Study(record, space, budget, settings, limits)
+    return study, begun_with is None
+
+
+def read_study(url: str, name: str) -> tuple[dict[str, Any], list[TrialRecord]]:
+    """Read a study's notes and trials without opening it for writing.
+
+    Raises:
+        UnknownStudyError: where there is no such study.
+    """
+    path = Path(url.removeprefix("sqlite:///"))
+    if url.startswith("sqlite:///") and not path.exists():  # opening it would make the file
+        raise UnknownStudyError(f"no study is named {name}: {path} is missing")
+    try:
+        record = optuna.load_study(study_name=name, storage=_open_storage(url))
+    except KeyError:
+        raise UnknownStudyError(f"no study is named {name} in {url}") from None
+    metric = record.user_attrs["identity"]["metric"]
+    frozen_trials = record.get_trials(deepcopy=False)
+    return dict(record.user_attrs), [_trial_record(frozen, metric) for frozen in frozen_trials]
+
+
+def _open_storage(url: str) -> optuna.storages.RDBStorage:
+    storage = optuna.storages.RDBStorage(url)
+    if storage.engine.name == "sqlite":
+        sqlalchemy.event.listen(storage.engine, "connect", _tune_sqlite)
+        storage.engine.dispose()
+    return storage
+
+
+def _tune_sqlite(connection: Any, _: Any) -> None:
+    # WAL with synchronous=NORMAL survives a killed process whole; a power cut may cost the last
+    # writes, never the file. It makes each write three times cheaper.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _pruner(settings: SearchSettings, budget: TrainingBudget) -> optuna.pruners.BasePruner:
+    factor = settings.reduction_factor
+    first_rung = settings.first_rung_steps or max(1, budget.max_steps // factor**2)
+    match settings.pruner:
+        case "asha":
+            return optuna.pruners.SuccessiveHalvingPruner(first_rung, factor)
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(first_rung, budget.max_steps, factor)
+        case "median":
+            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first_rung)
+        case "none":
+            return optuna.pruners.NopPruner()
+
+
+def _suggest_from(trial: optuna.Trial) -> Callable[[str, Dimension], Value]:
+    def suggest(name: str, dimension: Dimension) -> Value:
+        if isinstance(dimension, Choice):
+            value: Value = trial.suggest_categorical(name, dimension.choices)
+            return value
+        low, high, log = dimension.low, dimension.high, dimension.log
+        if isinstance(dimension, Int):
+            return trial.suggest_int(name, int(low), int(high), step=dimension.step or 1, log=log)
+        return trial.suggest_float(name, low, high, step=dimension.step, log=log)
+
+    return suggest
+
+
+def _trial_record(frozen: FrozenTrial, metric: Metric) -> TrialRecord:
+    attributes = frozen.user_attrs
+    config = attributes.get("config")
+    outcome = json.loads(attributes.get("outcome", "{}"))
+    evaluations = _evaluations(attributes)
+    value = frozen.value if frozen.state is OptunaState.COMPLETE else None
+    if value is None and evaluations:
+        value = min(metric_value(e.evaluation, metric) for e in evaluations)
+    return TrialRecord(
+        number=frozen.number,
+        state=_state_of(frozen),
+        config=TrialConfig.model_validate_json(config) if config else None,
+        seed=attributes.get("seed", 0),
+        params=dict(frozen.params),
+        num_parameters=attributes.get("num_parameters", 0),
+        evaluations=evaluations,
+        final=_final_evaluation(attributes),
+        value=value,
+        reason=outcome.get("reason", ""),
+        traceback=outcome.get("traceback", ""),
+        started_at=attributes.get("started_at"),
+        ended_at=outcome.get("time"),
+        ran_on=attributes.get("ran_on", {}),
+    )
+
+
+def _state_of(frozen: FrozenTrial) -> TrialState:
+    match frozen.state:
+        case OptunaState.RUNNING:
+            return TrialState.RUNNING
+        case OptunaState.WAITING:
+            return TrialState.WAITING
+        case OptunaState.COMPLETE:
+            return TrialState.COMPLETE
+        case OptunaState.PRUNED:
+            return TrialState.PRUNED
+    is_rejected = '"rejected: ' in frozen.user_attrs.get("outcome", "")
+    return TrialState.REJECTED if is_rejected else TrialState.FAILED
+
+
+def _evaluations(attributes: Mapping[str, Any]) -> tuple[RecordedEvaluation, ...]:
+    """The evaluations during the training, by step."""
+    texts = [text for key, text in attributes.items() if key.startswith(EVALUATION_PREFIX)]
+    return tuple(sorted(map(_recorded_evaluation, texts), key=lambda r: r.evaluation.step))
+
+
+def _final_evaluation(attributes: Mapping[str, Any]) -> RecordedEvaluation | None:
+    text = attributes.get(FINAL_EVALUATION)
+    return None if text is None else _recorded_evaluation(text)
+
+
+def _recorded_evaluation(text: str) -> RecordedEvaluation:
+    fields = json.loads(text)
+    when = fields.pop("time")
+    return RecordedEvaluation(Evaluation.from_dict(fields), when)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in dict.fromkeys([*old, *new]):
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += _differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            found.append(f"{prefix}{key} was {before}, now {now}")
+    return found

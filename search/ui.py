@@ -1,0 +1,49 @@
+"""`python -m search ui`: MLflow's own server on the store of this folder."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from search.config import ConfigError
+from search.tracking import local_store_uri
+
+PREFERRED_PORT = 5000
+"""Links that a search prints lead here."""
+
+
+def serve(study: str, home: str) -> int:
+    """Run the server until it is interrupted; return its exit code.
+
+    Raises:
+        ConfigError: where the folder holds no store yet.
+    """
+    store = Path(home) / "mlflow.db"
+    if not store.exists():
+        raise ConfigError(f"there is no search in {home} yet; begin one: python -m search.run")
+    port = free_port()
+    typer.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl+C ends it)")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri"]
+    command += [local_store_uri(Path(home)), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1"]
+    # Without job execution the server starts in a third of the time and memory.
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    try:
+        return subprocess.run(command, env={**quiet, **os.environ}).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def free_port() -> int:
+    """The preferred port, or any free one where that is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", PREFERRED_PORT))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

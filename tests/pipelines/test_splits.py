@@ -1,0 +1,199 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from pipelines.series import DataConfig, DataError, SeriesTable, load
+from pipelines.splits import SealedTest, SearchData, SplitConfig, split
+
+ARRAYS = ("values", "truth", "is_observed", "known")
+
+
+def frame(num_rows: int = 1000, seed: int = 0) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    wave = np.sin(2 * np.pi * np.arange(num_rows) / 24)
+    return pd.DataFrame(
+        {
+            "timestamp": pd.date_range("2014-01-01", periods=num_rows, freq="h"),
+            "load": 10 + wave + generator.normal(scale=0.1, size=num_rows),
+            "heat": 20 - wave + generator.normal(scale=0.1, size=num_rows),
+        }
+    )
+
+
+def table(rows: pd.DataFrame | None = None, **settings: object) -> SeriesTable:
+    config = DataConfig.model_validate({"targets": ("load",), "horizon": 24, **settings})
+    return load(config, frame() if rows is None else rows)
+
+
+def sizes(config: SplitConfig) -> tuple[int, int, int]:
+    search, sealed = split(table(), config)
+    return search.num_train_rows, search.num_rows - search.num_train_rows, sealed.num_rows
+
+
+def test_by_default_70_10_and_20_in_a_hundred_rows_follow_each_other() -> None:
+    assert sizes(SplitConfig()) == (700, 100, 200)
+
+
+def test_row_counts_may_leave_rows_unused() -> None:
+    assert sizes(SplitConfig(train=500, validation=100, test=150)) == (500, 100, 150)
+
+
+def test_a_date_is_the_last_of_its_part_and_stands_for_the_whole_day() -> None:
+    dates = SplitConfig(train="2014-01-20", validation="2014-01-25 11:00", test="2014-02")
+    assert sizes(dates) == (480, 108, 412)
+
+
+def test_a_recorded_split_rebuilds_the_same_object() -> None:
+    for config in (SplitConfig(), SplitConfig(train=8640, validation=2880, test=2880)):
+        assert SplitConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_search_data_describes_the_table_up_to_the_test_part() -> None:
+    search, _ = split(table(), SplitConfig())
+    assert (search.columns, search.targets) == (("load", "heat"), ("load",))
+    assert (search.num_rows, search.num_features, search.num_targets) == (800, 2, 1)
+    np.testing.assert_array_equal(search.values, frame()[["load", "heat"]][:800])
+    np.testing.assert_array_equal(search.truth, frame()[["load"]][:800])
+    assert search.known.shape == (800, len(search.known_names)) == (800, 6)
+    assert search.notes[-1] == "split: train 700 rows, validation 100 rows"
+
+
+def test_the_opened_test_part_continues_the_search_data() -> None:
+    rows = frame()
+    rows.loc[[300, 750, 900], "load"] = [0.0, np.nan, 0.0]
+    search, sealed = split(table(rows, missing="interpolate", outliers="hampel"), SplitConfig())
+    opened = sealed.open()
+    assert (opened.first_test_row, opened.num_rows) == (800, 1000)
+    assert opened.num_train_rows == search.num_train_rows
+    assert opened.fingerprint == sealed.fingerprint == search.fingerprint
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(opened, name)[:800], getattr(search, name))
+
+
+def test_search_data_and_test_data_are_different_types() -> None:
+    _, sealed = split(table(), SplitConfig())
+    assert not isinstance(sealed.open(), SearchData)
+
+
+def test_nothing_of_search_data_holds_the_memory_of_a_test_row() -> None:
+    search, _ = split(table(), SplitConfig())
+    for name in ARRAYS:
+        array = getattr(search, name)
+        assert len(array) == 800
+        assert array.base is None
+
+
+def test_a_sealed_test_shows_its_size_and_fingerprint_alone() -> None:
+    _, sealed = split(table(), SplitConfig())
+    assert repr(sealed) == f"SealedTest(num_rows=200, fingerprint='{sealed.fingerprint}')"
+    public = [name for name in dir(sealed) if not name.startswith("_")]
+    assert public == ["fingerprint", "num_rows", "open"]
+    assert isinstance(sealed, SealedTest)
+
+
+def altered(rows: pd.DataFrame, cut: int) -> pd.DataFrame:
+    """The rows with every value from the cut on another one."""
+    other = rows.copy()
+    other.loc[cut:, "load"] = 1e4 * frame(seed=1)["load"][cut:]
+    other.loc[cut:, "heat"] = -1e4 * frame(seed=1)["heat"][cut:]
+    return other
+
+
+def planted(cut: int) -> pd.DataFrame:
+    """Rows with a gap across the cut and an outlier on each side of it."""
+    rows = frame()
+    rows.loc[[cut - 40, cut + 4], "load"] = 0.0
+    rows.loc[cut - 3 : cut + 2, "load"] = np.nan
+    return rows
+
+
+@pytest.mark.parametrize("cut", [700, 800], ids=["training rows", "search rows"])
+def test_no_value_after_a_cut_reaches_the_rows_before_it(cut: int) -> None:
+    rows = planted(cut)
+    settings = {"missing": "interpolate", "outliers": "hampel"}
+    search, _ = split(table(rows, **settings), SplitConfig())
+    other, _ = split(table(altered(rows, cut), **settings), SplitConfig())
+    assert not search.is_observed[cut - 3 : cut].any()
+    for name in ARRAYS:
+        before, after = getattr(search, name)[:cut], getattr(other, name)[:cut]
+        assert before.tobytes() == after.tobytes(), name
+    assert search.fingerprint != other.fingerprint
+
+
+def test_truth_is_never_repaired() -> None:
+    rows = planted(800)
+    settings = {"missing": "interpolate", "outliers": "hampel"}
+    search, sealed = split(table(rows, **settings), SplitConfig())
+    opened = sealed.open()
+    np.testing.assert_array_equal(opened.truth[:, 0], rows["load"])
+    assert np.isfinite(opened.values).all()
+    assert abs(opened.values[760, 0] - 10) < 2
+    assert any("missing values interpolated: 3, the first load" in line for line in search.notes)
+    assert any("outliers replaced" in line and ": 1, the first" in line for line in search.notes)
+    assert any("missing values interpolated: 6, the first load" in line for line in opened.notes)
+
+
+def test_the_glitch_of_the_embedded_table_is_replaced_in_what_is_read_alone() -> None:
+    search, _ = split(load(DataConfig()), SplitConfig())
+    glitch = int(np.flatnonzero(search.truth[:, 0] == 5.85)[0])
+    assert search.values[glitch, 0] == pytest.approx(1468.74, abs=0.01)
+    assert np.flatnonzero(search.values != search.truth).tolist() == [glitch]
+    assert search.is_observed.all()
+
+
+def test_with_row_order_as_time_nothing_is_known_ahead() -> None:
+    search, _ = split(table(frequency="none"), SplitConfig())
+    assert search.known.shape == (800, 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (SplitConfig(train=0.9, validation=0.02, test=0.08), "validation part: got horizon=24 and"),
+        (SplitConfig(train=24, validation=100, test=100), "train part: got horizon=24 and 24 rows"),
+        (SplitConfig(train=0.8, validation=0.18, test=0.02), "test part: got horizon=24 and 20"),
+        (SplitConfig(train=900, validation=90, test=50), "fit into the table: .* 1040, and 1000"),
+        (SplitConfig(train="2014-02", validation="2014-01", test="2014-03"), "and 0 rows"),
+        (SplitConfig(train="x", validation="2014-01", test="2014-03"), "date such as .* got 'x'"),
+    ],
+)
+def test_a_split_that_does_not_fit_is_refused(config: SplitConfig, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        split(table(), config)
+
+
+def test_a_split_by_dates_needs_timestamps() -> None:
+    dates = SplitConfig(train="2014-01-20", validation="2014-01-25", test="2014-02")
+    with pytest.raises(DataError, match="a split by dates needs timestamps"):
+        split(table(frequency="none"), dates)
+
+
+def test_a_column_without_values_to_train_on_is_refused() -> None:
+    rows = frame()
+    rows.loc[:750, "heat"] = np.nan
+    with pytest.raises(DataError, match="heat has none in its 700 rows"):
+        split(table(rows, missing="interpolate"), SplitConfig())
+
+
+def test_two_series_are_not_split() -> None:
+    one = table()
+    two = dataclasses.replace(one, series=one.series * 2)
+    with pytest.raises(DataError, match="a split takes one series: got 2"):
+        split(two, SplitConfig())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('{"train": 800}', "must all be shares"),
+        ('{"train": 0.9}', "sum to at most 1: .* together 1.2"),
+        ('{"validation": 0.0}', "must be positive"),
+        ('{"trian": 0.5}', "trian"),
+    ],
+)
+def test_a_contradictory_split_is_refused(settings: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SplitConfig.model_validate_json(settings)
