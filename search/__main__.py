@@ -29,12 +29,12 @@ def sync(study: StudyArgument = run_command.LATEST, home: Home = "mlruns") -> No
 
 
 @app.command()
-def ui(study: StudyArgument = run_command.LATEST, home: Home = "mlruns") -> None:
+def ui(home: Home = "mlruns") -> None:
     """Serve MLflow on 127.0.0.1 with this folder's searches in it; Ctrl+C ends it."""
     from search.ui import serve
 
     with run_command.usage_errors_shown():
-        raise typer.Exit(serve(study, home))
+        serve(home)
 
 
 def main() -> None:

@@ -122,9 +122,9 @@ def trial_seed(study_seed: int, number: int) -> int:
     return int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0])
 
 
-def proposal_seed(study_seed: int, num_trials: int) -> int:
-    """The seed of the sampler that makes the next proposal of a study with so many trials."""
-    return int(np.random.SeedSequence([study_seed, num_trials, 1]).generate_state(1)[0])
+def proposal_seed(study_seed: int, number: int) -> int:
+    """The seed of the sampler that proposes a trial's configuration."""
+    return int(np.random.SeedSequence([study_seed, number, 1]).generate_state(1)[0])
 
 
 def leaderboard(trials: Iterable[TrialRecord], count: int | None = None) -> list[TrialRecord]:

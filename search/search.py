@@ -160,6 +160,7 @@ def _search(
             [progress, view],
             duration_seconds(settings.time_budget) if settings.time_budget else None,
         )
+    study.requeue_running()
     trials = tuple(study.trials())
     study.note("state", str(ending))
     study.note("ended_at", time.time())

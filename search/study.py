@@ -10,9 +10,9 @@ then as the reported value, the best so far, from which pruning decides.
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import sqlalchemy
@@ -79,7 +79,7 @@ class Study:
             for trial in self.trials()
             if trial.config is not None and trial.state is not TrialState.REJECTED
         }
-        self._requeue_running()
+        self.requeue_running()
 
     @property
     def name(self) -> str:
@@ -149,8 +149,7 @@ class Study:
     def _sampler(self, is_random: bool) -> optuna.samplers.BaseSampler:
         # A sampler's own random state is not in the record: seeding one for each proposal makes
         # a resumed study propose what an uninterrupted one would.
-        num_trials = len(self._record.get_trials(deepcopy=False))
-        seed = proposal_seed(self._settings.seed, num_trials)
+        seed = proposal_seed(self._settings.seed, self._next_number())
         num_startup = self._settings.num_startup_trials
         if is_random or self._settings.sampler == "random":
             return optuna.samplers.RandomSampler(seed)
@@ -165,6 +164,12 @@ class Study:
                 group=True,
                 constant_liar=True,
             )
+
+    def _next_number(self) -> int:
+        """The trial that Optuna's `ask` hands out: the first that waits, else a new one."""
+        frozen_trials = self._record.get_trials(deepcopy=False)
+        waiting = (t.number for t in frozen_trials if t.state is OptunaState.WAITING)
+        return next(waiting, len(frozen_trials))
 
     # Telling what happened
 
@@ -289,7 +294,9 @@ class Study:
         """Note something about the study as a whole; `value` is plain JSON."""
         self._record.set_user_attr(name, value)
 
-    def _requeue_running(self) -> None:
+    def requeue_running(self) -> None:
+        """Let the trials that ran last wait again, to be run before any new one."""
+        self._running.clear()
         # Not enqueue_trial, which would make new numbers: so number, parameters, seed and rung
         # marks stay. The storage is asked because Study has no such call.
         storage = self._record._storage
@@ -386,8 +393,9 @@ def _pruner(settings: SearchSettings, budget: TrainingBudget) -> optuna.pruners.
 def _suggest_from(trial: optuna.Trial) -> Callable[[str, Dimension], Value]:
     def suggest(name: str, dimension: Dimension) -> Value:
         if isinstance(dimension, Choice):
-            value: Value = trial.suggest_categorical(name, dimension.choices)
-            return value
+            choices: Sequence[Value] = dimension.choices
+            value: Any = trial.suggest_categorical(name, choices)
+            return cast(Value, value)
         low, high, log = dimension.low, dimension.high, dimension.log
         if isinstance(dimension, Int):
             return trial.suggest_int(name, int(low), int(high), step=dimension.step or 1, log=log)

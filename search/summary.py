@@ -22,7 +22,7 @@ def print_summary(result: SearchResult, console: Console) -> None:
     _say(console, f"study     {result.study} ({result.ending})")
     if result.mlflow_url:
         _say(console, f"browse    {result.mlflow_url}")
-        _say(console, f"          served by: python -m search ui {result.study}")
+        _say(console, "          served by: python -m search ui")
         _say(console, "          (a bare `mlflow ui` looks into another store)")
     else:
         _say(console, f"browse    MLflow is behind: python -m search sync {result.study}")

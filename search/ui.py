@@ -2,9 +2,9 @@
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
@@ -15,8 +15,8 @@ PREFERRED_PORT = 5000
 """Links that a search prints lead here."""
 
 
-def serve(study: str, home: str) -> int:
-    """Run the server until it is interrupted; return its exit code.
+def serve(home: str) -> NoReturn:
+    """Become the server.
 
     Raises:
         ConfigError: where the folder holds no store yet.
@@ -31,10 +31,8 @@ def serve(study: str, home: str) -> int:
     command += ["--workers", "1"]
     # Without job execution the server starts in a third of the time and memory.
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    try:
-        return subprocess.run(command, env={**quiet, **os.environ}).returncode
-    except KeyboardInterrupt:
-        return 0
+    # In this process's place, so that whoever ends it ends the server.
+    os.execve(sys.executable, command, {**quiet, **os.environ})
 
 
 def free_port() -> int:

@@ -1,0 +1,94 @@
+"""Contracts of the linear skip's start: the best linear map of the training rows, or none."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from models.config import LSTMConfig
+from models.forecaster import Forecaster
+from pipelines.evaluation import evaluate
+from pipelines.scaling import Scaling
+from pipelines.skip import start_skip
+from pipelines.splits import SearchData
+from pipelines.windows import Windows, build_windows
+
+MakeData = Callable[..., SearchData]
+
+
+def started(data: SearchData, model: LSTMConfig, lookback: int) -> tuple[Forecaster, Windows]:
+    windows = build_windows(data, Scaling.fit(data), lookback, False, "cpu")
+    forecaster = Forecaster(model, windows.shape)
+    start_skip(forecaster, windows)
+    return forecaster, windows
+
+
+@pytest.mark.parametrize("normalisation", ["none", "last", "mean_std", "seasonal"])
+def test_in_every_normalisation_a_linear_series_is_forecast_from_the_start(
+    make_data: MakeData, normalisation: str
+) -> None:
+    rows = np.arange(400)
+    values = (30 + 10 * np.sin(2 * np.pi * rows / 6) + 4 * np.cos(2 * np.pi * rows / 6))[:, None]
+    data = make_data(
+        values=values,
+        columns=("load",),
+        num_train_rows=300,
+        is_observed=np.full(400, True),
+        known=np.zeros((400, 0), np.float32),
+        season=6,
+    )
+    model = LSTMConfig(widths=(4,), normalisation=normalisation)  # type: ignore[arg-type]
+    forecaster, windows = started(data, model, lookback=12)
+    errors = evaluate(forecaster, windows, Scaling.fit(data), windows.validation_origins)
+    assert errors.mae_scaled < 0.01
+
+
+def test_on_electricity_it_starts_where_the_seasonal_naive_forecast_is_beaten(
+    electricity: SearchData,
+) -> None:
+    forecaster, windows = started(electricity, LSTMConfig(widths=()), lookback=168)
+    errors = evaluate(forecaster, windows, Scaling.fit(electricity), windows.validation_origins)
+    assert errors.mae_scaled == pytest.approx(0.080, abs=0.002)
+
+
+def test_what_nothing_linear_forecasts_gets_hardly_any_weights(make_data: MakeData) -> None:
+    steps = np.random.default_rng(0).normal(size=(600, 1))
+    data = make_data(
+        values=np.cumsum(steps, axis=0),
+        columns=("load",),
+        num_train_rows=500,
+        is_observed=np.full(600, True),
+        known=np.zeros((600, 0), np.float32),
+    )
+    forecaster, _ = started(data, LSTMConfig(widths=()), lookback=48)
+    assert forecaster.skip is not None
+    assert forecaster.skip.weight.abs().max() < 0.02
+
+
+def test_no_row_after_the_cut_is_read(make_data: MakeData) -> None:
+    data = make_data()
+    altered = data.values.copy()
+    altered[data.num_train_rows :] = 1e6
+    one, other = (
+        started(table, LSTMConfig(widths=()), 12)[0] for table in (data, make_data(values=altered))
+    )
+    for name, weights in one.state_dict().items():
+        assert torch.equal(weights, other.state_dict()[name])
+
+
+def test_a_table_of_hardly_any_windows_starts_near_zero(make_data: MakeData) -> None:
+    forecaster, windows = started(make_data(num_train_rows=16), LSTMConfig(widths=()), 12)
+    assert len(windows.train_origins) == 1
+    assert forecaster.skip is not None
+    assert forecaster.skip.weight.abs().max() < 1e-3
+
+
+def test_a_forecaster_without_skip_is_left_alone(make_data: MakeData) -> None:
+    torch.manual_seed(0)
+    forecaster, windows = started(make_data(), LSTMConfig(widths=(3,), linear_skip=False), 12)
+    torch.manual_seed(0)
+    fresh = Forecaster(forecaster.config, windows.shape).state_dict()
+    assert all(
+        torch.equal(weights, fresh[name]) for name, weights in forecaster.state_dict().items()
+    )
