@@ -116,14 +116,23 @@ class TrainingDiverged(RuntimeError):  # noqa: N818 - a trial's outcome rather t
 def resolve_precision(
     precision: Literal["auto", "float32", "bf16"], device: torch.device | str
 ) -> Precision:
-    """Return what `auto` means on a device: bf16 where the hardware computes in it.
+    """Return the precision on a device: `auto` is bf16 where the hardware computes in it.
 
-    A study calls this once and records the answer: a machine without such hardware then still
-    gives a bf16 study comparable trials, only slower.
+    A study calls this once and records the answer, so that mixed machines do not mix numerics.
+
+    Raises:
+        ValueError: bf16 is asked of a device that does not compute in it.
     """
-    if precision != "auto":
-        return precision
-    return "bf16" if _has_bf16(torch.device(device)) else "float32"
+    has_bf16 = _has_bf16(torch.device(device))
+    if precision == "auto":
+        return "bf16" if has_bf16 else "float32"
+    if precision == "bf16" and not has_bf16:
+        # Emulated, an LSTM step takes six times as long on a CPU, and oneDNN refuses it.
+        raise ValueError(
+            f"precision bf16 needs a device that computes in it: got {device} without; "
+            "choose float32 or auto"
+        )
+    return precision
 
 
 def window_shape(training: TrainConfig, data: SearchData) -> WindowShape:
@@ -165,6 +174,7 @@ def train(
 
     Raises:
         TrainingDiverged: The loss or an error is not finite.
+        ValueError: bf16 is asked of a device that does not compute in it.
     """
     run = _Run(forecaster, windows, config, seed)
     origins = evenly_spaced(windows.validation_origins, config.max_validation_windows)

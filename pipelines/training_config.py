@@ -17,7 +17,7 @@ class TrainingBudget(BaseModel):
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
 
-    max_steps: PositiveInt = 300
+    max_steps: PositiveInt = 200
     """Optimiser steps, each on one batch of sampled windows."""
     evaluate_every_steps: PositiveInt = 50
     """Steps between evaluations, where a search may stop a trial."""

@@ -20,7 +20,7 @@ Home = Annotated[str, typer.Option(help="Folder that searches leave their result
 
 
 @app.command()
-def sync(study: StudyArgument = run_command.LATEST, home: Home = "mlruns") -> None:
+def sync(study: StudyArgument = "latest", home: Home = "mlruns") -> None:
     """Rebuild a study's runs in MLflow from its record; twice changes nothing."""
     from search.sync import sync_study
 

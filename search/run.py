@@ -4,32 +4,15 @@ What a flag means is in `search/config.py`. Heavy imports wait until a search be
 `--help` answers at once.
 """
 
-import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from search.config import (
-    ConfigError,
-    SearchConfig,
-    commented_yaml,
-    merge,
-    parse_config,
-    read_yaml,
-    to_yaml,
-)
-
-EXIT_BROKEN = 1
 EXIT_WRONG_USAGE = 2
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
-
-LATEST = "latest"
 
 _DATA, _SEARCH, _MACHINE, _RECORD = "The table", "The search", "The machine", "Record and view"
 
@@ -46,7 +29,7 @@ Overrides = Annotated[
 ]
 Data = Annotated[
     str | None,
-    _option("--data", "CSV or Parquet file, glob or URL. [default: electricity 2014]", _DATA),
+    _option("--data", "CSV or Parquet file, glob or URL (default: electricity 2014).", _DATA),
 ]
 Target = Annotated[list[str] | None, _option("--target", "Column to forecast; repeatable.", _DATA)]
 Timestamp = Annotated[str | None, _option("--timestamp", "Column of the timestamps.", _DATA)]
@@ -55,10 +38,10 @@ Freq = Annotated[
     _option("--freq", "pandas offset such as h or D; none: row order is time.", _DATA),
 ]
 Horizon = Annotated[
-    int | None, _option("--horizon", "Steps to forecast. [default: one season]", _DATA)
+    int | None, _option("--horizon", "Steps to forecast (default: one season).", _DATA)
 ]
 Trials = Annotated[
-    int | None, _option("--trials -n", "The study's total of trials. [default: 100]", _SEARCH)
+    int | None, _option("--trials -n", "The study's total of trials (default: 100).", _SEARCH)
 ]
 AddTrials = Annotated[
     int | None, _option("--add-trials", "Trials beyond the study's total so far.", _SEARCH)
@@ -74,27 +57,27 @@ Resume = Annotated[
     _option("--resume", "Go on with a study as it was configured; alone: the latest.", _RECORD),
 ]
 MetricName = Annotated[
-    str | None, _option("--metric", "mae, mse, rmse or mase. [default: mae]", _SEARCH)
+    str | None, _option("--metric", "mae, mse, rmse or mase (default: mae).", _SEARCH)
 ]
 SamplerName = Annotated[
-    str | None, _option("--sampler", "tpe, gp or random. [default: tpe]", _SEARCH)
+    str | None, _option("--sampler", "tpe, gp or random (default: tpe).", _SEARCH)
 ]
 PrunerName = Annotated[
-    str | None, _option("--pruner", "asha, hyperband, median or none. [default: asha]", _SEARCH)
+    str | None, _option("--pruner", "asha, hyperband, median or none (default: asha).", _SEARCH)
 ]
 Seed = Annotated[int | None, _option("--seed", "Seed of proposals and trials.", _SEARCH)]
 MaxConcurrent = Annotated[int | None, _option("--max-concurrent", "Trials at a time.", _MACHINE)]
 CpusPerTrial = Annotated[
-    float | None, _option("--cpus-per-trial", "CPU cores of a trial. [default: 1]", _MACHINE)
+    float | None, _option("--cpus-per-trial", "CPU cores of a trial (default: 1).", _MACHINE)
 ]
 GpusPerTrial = Annotated[
     float | None, _option("--gpus-per-trial", "GPUs of a trial, fractions too.", _MACHINE)
 ]
 DeviceName = Annotated[
-    str | None, _option("--device", "auto, cpu or cuda. [default: auto]", _MACHINE)
+    str | None, _option("--device", "auto, cpu or cuda (default: auto).", _MACHINE)
 ]
 PrecisionName = Annotated[
-    str | None, _option("--precision", "auto, float32 or bf16. [default: auto]", _MACHINE)
+    str | None, _option("--precision", "auto, float32 or bf16 (default: auto).", _MACHINE)
 ]
 Address = Annotated[
     str | None, _option("--address", "Ray cluster to join (RAY_ADDRESS).", _MACHINE)
@@ -187,91 +170,16 @@ def run(
     """
     flags = {_SETTINGS[name]: value for name, value in locals().items() if name in _SETTINGS}
     given = {path: value for path, value in flags.items() if value is not None}
+    from search import commands
+
     with usage_errors_shown():
-        resolved = read_config(config, overrides or [], given, resume, add_trials)
+        merged = commands.read_config(config, overrides or [], given, resume, add_trials)
         if init is not None:
-            write_configuration(resolved, init)
+            commands.write_configuration(merged, init)
         elif dry_run:
-            typer.echo(dry_run_yaml(resolved), nl=False)
+            commands.print_resolved(merged)
         else:
-            raise typer.Exit(search(resolved, verbose, quiet))
-
-
-def read_config(
-    file: Path | None,
-    overrides: list[str],
-    flags: Mapping[str, Any],
-    resume: str | None = None,
-    add_trials: int | None = None,
-) -> SearchConfig:
-    """Merge the file, or the record of a study that goes on, with `--set` and the flags.
-
-    Raises:
-        ValueError: for settings that cannot be.
-    """
-    tree = read_yaml(file) if file else {}
-    if resume is not None:
-        from search.search import recorded_config
-
-        if file is not None:
-            raise ConfigError("--resume takes the configuration from the record: drop --config")
-        tree = recorded_config(parse_config(merge({}, overrides, flags)), resume)
-    elif add_trials is not None:
-        raise ConfigError("--add-trials goes on with a study: add --resume or --resume NAME")
-    if add_trials is not None:
-        flags = {**flags, "search.trials": tree["search"]["trials"] + add_trials}
-    return parse_config(merge(tree, overrides, flags))
-
-
-def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
-    """Run a search with signals handled and print its summary; return the exit code."""
-    from rich.console import Console
-
-    console = Console(soft_wrap=not sys.stdout.isatty())
-    caught: list[int] = []
-
-    def end_like_interrupt(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-        signal.raise_signal(signal.SIGINT)  # Ray Tune ends its loop on this one, in order
-
-    signal.signal(signal.SIGTERM, end_like_interrupt)
-    try:
-        from search.executor import Ending
-        from search.search import run_search
-        from search.summary import print_summary
-
-        result = run_search(config, console=console, is_verbose=is_verbose, is_quiet=is_quiet)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the record is safe: python -m search.run --resume", err=True)
-        return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
-    except RuntimeError as error:
-        typer.echo(f"error: {error}", err=True)
-        return EXIT_BROKEN
-    print_summary(result, console)
-    if result.ending is Ending.INTERRUPTED:
-        return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
-    return 0 if result.best_trial is not None else EXIT_BROKEN
-
-
-def write_configuration(config: SearchConfig, file: Path) -> None:
-    """Write a commented configuration for the table of `config`.
-
-    Raises:
-        ValueError: where the file is there already or the table cannot be searched.
-    """
-    from search.search import understood_config
-
-    if file.exists():
-        raise ConfigError(f"--init writes a new file: {file} exists; choose another name")
-    file.write_text(commented_yaml(understood_config(config)), encoding="utf-8")
-    typer.echo(f"wrote {file}; search with: python -m search.run --config {file}")
-
-
-def dry_run_yaml(config: SearchConfig) -> str:
-    """The configuration as a search would resolve it, as YAML."""
-    from search.search import resolved_config
-
-    return to_yaml(resolved_config(config))
+            raise typer.Exit(commands.search(merged, verbose, quiet))
 
 
 @contextmanager
@@ -290,7 +198,7 @@ def with_latest(arguments: list[str]) -> list[str]:
         return arguments
     place = arguments.index("--resume") + 1
     stands_alone = place == len(arguments) or arguments[place].startswith("-")
-    return [*arguments[:place], *([LATEST] if stands_alone else []), *arguments[place:]]
+    return [*arguments[:place], *(["latest"] if stands_alone else []), *arguments[place:]]
 
 
 def main() -> None:

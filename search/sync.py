@@ -7,7 +7,6 @@ from pathlib import Path
 from search.config import SearchConfig
 from search.kept_weights import KeptWeights
 from search.record import baseline_from_plain
-from search.run import LATEST
 from search.search import (
     experiment_name,
     latest_study,
@@ -27,7 +26,7 @@ def sync_study(study: str, home: str) -> str:
         UnknownStudyError: where there is no such study.
     """
     folder = SearchConfig(home=home)
-    name = latest_study(folder) if study == LATEST else study
+    name = latest_study(folder) if study == "latest" else study
     config = SearchConfig.model_validate_json(json.dumps(recorded_config(folder, name)))
     notes, trials = read_study(record_url(config, name), name)
     facts = StudyFacts(**notes["facts"])
