@@ -61,11 +61,12 @@ def baselines(data: SearchData, budget: TrainingBudget, seed: int) -> Iterator[B
 
     Raises:
         ValueError: No window fits into the training or the validation part.
+        TrainingDiverged: The linear twin's loss or an error of it is not finite.
     """
     scaling = Scaling.fit(data)
     lookbacks = ridge_lookbacks(data)
     yield from _naive_scores(build_windows(data, scaling, lookbacks[0], False, "cpu"), scaling)
-    lookback, score = _ridge_score(data, scaling, lookbacks)
+    lookback, score = _ridge_score(data, scaling, lookbacks, budget.max_validation_windows)
     yield score
     yield _linear_twin_score(data, scaling, budget, lookback, seed)
 
@@ -114,14 +115,14 @@ def _naive_scores(windows: Windows, scaling: Scaling) -> Iterator[BaselineScore]
 
 
 def _ridge_score(
-    data: SearchData, scaling: Scaling, lookbacks: tuple[int, ...]
+    data: SearchData, scaling: Scaling, lookbacks: tuple[int, ...], max_windows: int
 ) -> tuple[int, BaselineScore]:
-    """Return ridge's score with the best lookback and penalty, and that lookback."""
+    """Return the best lookback, by at most `max_windows` validation windows, and ridge's score."""
     windows_of = {
         lookback: build_windows(data, scaling, lookback, False, "cpu") for lookback in lookbacks
     }
     candidates = [
-        (_choice_error(ridge, windows, scaling), lookback, ridge)
+        (_choice_error(ridge, windows, scaling, max_windows), lookback, ridge)
         for lookback, windows in windows_of.items()
         for ridge in fit_ridge(windows, RIDGE_PENALTIES)
     ]
@@ -132,10 +133,9 @@ def _ridge_score(
     return lookback, BaselineScore("ridge", errors, note)
 
 
-def _choice_error(ridge: Ridge, windows: Windows, scaling: Scaling) -> float:
+def _choice_error(ridge: Ridge, windows: Windows, scaling: Scaling, max_windows: int) -> float:
     """Return the validation error that lookback and penalty are chosen by."""
-    limit = int(TrainingBudget.model_fields["max_validation_windows"].default)
-    origins = evenly_spaced(windows.validation_origins, limit)
+    origins = evenly_spaced(windows.validation_origins, max_windows)
     return _ridge_errors(ridge, windows, scaling, origins).mae_scaled
 
 

@@ -52,7 +52,10 @@ def fit_ridge(windows: Windows, penalties: Sequence[float]) -> tuple[Ridge, ...]
 
 
 def solve_ridge(
-    inputs: Tensor, outputs: Tensor, penalties: Sequence[float]
+    inputs: Tensor,
+    outputs: Tensor,
+    penalties: Sequence[float],
+    importance: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the ridge regression of some rows for each penalty.
 
@@ -64,12 +67,16 @@ def solve_ridge(
         inputs: [n, L], float64.
         outputs: [n, H], float64.
         penalties: Each above 0, which also makes a solution of fewer rows than weights.
+        importance: [n], what each row's squared error counts; 1 without.
 
     Returns:
         Weights [penalties, L, H] and bias [penalties, H].
     """
-    input_mean, output_mean = inputs.mean(dim=0), outputs.mean(dim=0)
-    inputs, outputs = inputs - input_mean, outputs - output_mean
+    if importance is None:
+        importance = inputs.new_ones(len(inputs))
+    share, root = importance / importance.sum(), importance.sqrt().unsqueeze(1)
+    input_mean, output_mean = share @ inputs, share @ outputs
+    inputs, outputs = root * (inputs - input_mean), root * (outputs - output_mean)
     strengths, directions = torch.linalg.eigh(inputs.T @ inputs)
     projected = directions.T @ (inputs.T @ outputs)
     penalty = torch.tensor(penalties, dtype=torch.float64, device=inputs.device)

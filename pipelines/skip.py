@@ -8,6 +8,9 @@ forecast and spends its steps on what the LSTM adds. The legend of shapes is in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -40,7 +43,7 @@ def start_skip(forecaster: Forecaster, windows: Windows) -> None:
     limit = max(MIN_FIT_WINDOWS, MAX_FIT_ROWS // windows.shape.num_targets)
     origins = evenly_spaced(windows.train_origins, limit)
     penalty = _choose_penalty(forecaster, windows, origins)
-    weights, bias = solve_ridge(*_normalised_rows(forecaster, windows, origins), (penalty,))
+    weights, bias = _fit(forecaster, windows, origins, (penalty,))
     with torch.no_grad():
         forecaster.skip.weight.copy_(weights[0].T)
         forecaster.skip.bias.copy_(bias[0])
@@ -53,21 +56,44 @@ def _choose_penalty(forecaster: Forecaster, windows: Windows, origins: Tensor) -
     fitted = origins[origins <= first_held_out - windows.shape.horizon]
     if len(fitted) == 0:
         return PENALTIES[-1]  # too few rows to tell: the safe end, almost no weights
-    weights, bias = solve_ridge(*_normalised_rows(forecaster, windows, fitted), PENALTIES)
-    inputs, outputs = _normalised_rows(forecaster, windows, origins[origins >= first_held_out])
-    errors = (inputs @ weights + bias.unsqueeze(1) - outputs).abs().mean(dim=(1, 2))
-    return PENALTIES[int(errors.argmin())]
+    weights, bias = _fit(forecaster, windows, fitted, PENALTIES)
+    held_out = _skip_rows(forecaster, windows, origins[origins >= first_held_out])
+    errors = held_out.inputs @ weights + bias.unsqueeze(1) - held_out.outputs
+    mean_errors = (errors.abs() * held_out.scale.unsqueeze(1)).mean(dim=(1, 2))
+    return PENALTIES[int(mean_errors.argmin())]
 
 
-def _normalised_rows(
-    forecaster: Forecaster, windows: Windows, origins: Tensor
+def _fit(
+    forecaster: Forecaster, windows: Windows, origins: Tensor, penalties: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Return every target's windows [n, L] and horizons [n, H] as the skip sees them, float64."""
+    """Return the ridge regression for each penalty: [penalties, L, H] and [penalties, H]."""
+    rows = _skip_rows(forecaster, windows, origins)
+    # Counted in the window's units, as the loss is: of a nearly constant window, whose own scale
+    # is tiny, any change would otherwise outweigh all other windows.
+    return solve_ridge(rows.inputs, rows.outputs, penalties, importance=rows.scale.square())
+
+
+class _SkipRows(NamedTuple):
+    """Every target's windows and horizons as the skip sees them, float64."""
+
+    inputs: Tensor
+    """[n, L], normalised."""
+    outputs: Tensor
+    """[n, H], normalised."""
+    scale: Tensor
+    """[n], standardised units for one normalised unit."""
+
+
+def _skip_rows(forecaster: Forecaster, windows: Windows, origins: Tensor) -> _SkipRows:
     window, _ = windows.inputs(origins)
+    future = windows.future(origins)
     normalised = forecaster._normalise(window)
-    inputs = normalised.inputs[..., : windows.shape.num_targets]
-    outputs = (windows.future(origins) - normalised.offset) / normalised.scale
-    return _rows_of_targets(inputs), _rows_of_targets(outputs)
+    scale = normalised.scale.expand(len(future), 1, future.shape[2])
+    return _SkipRows(
+        inputs=_rows_of_targets(normalised.inputs[..., : future.shape[2]]),
+        outputs=_rows_of_targets((future - normalised.offset) / scale),
+        scale=_rows_of_targets(scale).squeeze(1),
+    )
 
 
 def _rows_of_targets(steps: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from search.config import SearchConfig
-    from search.search import SearchResult, run_search
+    from search.search import SearchResult, load_result, run_search
 
-__all__ = ["SearchConfig", "SearchResult", "run_search"]
+__all__ = ["SearchConfig", "SearchResult", "load_result", "run_search"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
         from search.config import SearchConfig
 
         return SearchConfig
-    if name in ("SearchResult", "run_search"):
+    if name in __all__:
         from search import search
 
         return getattr(search, name)

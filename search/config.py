@@ -11,14 +11,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.data_config import DataConfig, SplitConfig
 from pipelines.training_config import TrainingBudget
-from search.space import Space, Start
+from search.space import Choice, Float, Int, Space, Start
 
 Metric = Literal["mae", "mse", "rmse", "mase"]
 Sampler = Literal["tpe", "gp", "random"]
@@ -32,7 +32,26 @@ class ConfigError(ValueError):
 
 class _Settings(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain values only, never building objects."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would not read back as text."""
+
+
+for _kind in (_Loader, _Dumper):
+    # YAML 1.1 takes 1e-3, which has no dot, for text; everybody else takes it for a number.
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
     )
 
 
@@ -69,7 +88,7 @@ class SearchSettings(_Settings):
     reduction_factor: int = Field(default=3, ge=2)
     """One in this many trials survives each rung of asha and hyperband."""
     first_rung_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps before a trial may be stopped; null: max_steps / reduction_factor²."""
+    """Optimiser steps before a trial may be stopped; null: at the first evaluation."""
     seed: int = Field(default=0, ge=0)
     """Seeds the proposals and, with its number, each trial."""
     max_parameters: int = Field(default=2_000_000, ge=1)
@@ -147,7 +166,7 @@ def merge(
         if not equals or not path:
             raise ConfigError(f"--set takes a.b=value: got {override!r}; try search.trials=20")
         try:
-            _put(merged, path, yaml.safe_load(text))
+            _put(merged, path, yaml.load(text, _Loader))
         except yaml.YAMLError:
             raise ConfigError(f"--set {override}: the value is not valid YAML; quote it") from None
     for path, value in flags.items():
@@ -166,6 +185,8 @@ def parse_config(tree: Mapping[str, Any]) -> SearchConfig:
         return SearchConfig.model_validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
+    except (TypeError, ValueError) as error:  # json.dumps: a key that is no name, a cycle
+        raise ConfigError(f"a configuration is sections, names and plain values: {error}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -175,20 +196,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: where the file is missing, no YAML or no mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"the configuration {path} is not valid YAML: {reason}") from None
-    if not isinstance(tree or {}, dict):
-        raise ConfigError(f"a configuration is a mapping of keys: {path} holds {type(tree)}")
-    return tree or {}
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        kind = type(tree).__name__
+        raise ConfigError(
+            f"a configuration is a mapping of keys: {path} holds a {kind}; write key: value lines"
+        )
+    return tree
 
 
 def to_yaml(config: SearchConfig) -> str:
     """The resolved configuration as YAML."""
-    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, width=100)
+    tree = json.loads(config.model_dump_json())
+    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=100)
+    return text
 
 
 def commented_yaml(config: SearchConfig) -> str:
@@ -200,15 +228,16 @@ def _commented_lines(settings: BaseModel, depth: int) -> Iterable[str]:
     indent = "  " * depth
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
-        for line in (field.description or "").splitlines():
-            yield f"{indent}# {line.strip()}"
-        is_section = isinstance(value, BaseModel) and "choices" not in type(value).model_fields
-        if is_section and "low" not in type(value).model_fields:
+        is_section = isinstance(value, BaseModel) and not isinstance(value, Int | Float | Choice)
+        note = value.__doc__ if is_section else field.description
+        for line in (note or "").strip().splitlines():
+            yield f"{indent}# {line.strip()}".rstrip()
+        if is_section:
             yield f"{indent}{name}:"
             yield from _commented_lines(value, depth + 1)
         else:
-            plain = json.loads(settings.model_dump_json(include={name}, exclude_none=False))
-            shown = yaml.safe_dump(plain[name], default_flow_style=True, width=math.inf)
+            plain = json.loads(settings.model_dump_json(include={name}))
+            shown = yaml.dump(plain[name], Dumper=_Dumper, default_flow_style=True, width=math.inf)
             yield f"{indent}{name}: {shown.removesuffix('...' + chr(10)).strip()}"
 
 
@@ -226,12 +255,17 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
-        path = ".".join(str(part) for part in problem["loc"] if _is_key(part))
+        *parents, last = problem["loc"] or ("",)
+        section = [str(part) for part in parents if _is_key(part)]
+        path = ".".join([*section, str(last)] if _is_key(last) else section)
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {path}{_nearest_key(problem['loc'])}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{path}: {message}: got {json.dumps(problem['input'], default=str)}")
+            unknown = ".".join([*section, str(last)])
+            lines.append(f"unknown key {unknown}{_nearest_key(problem['loc'])}")
+        elif problem["type"] == "value_error":  # of our own validators, which name the value
+            lines.append(f"{path}: {problem['msg'].removeprefix('Value error, ')}")
+        elif problem["type"] != "too_short" or not problem["input"]:  # else said of its items
+            given = json.dumps(problem["input"], default=str)
+            lines.append(f"{path}: {problem['msg']}: got {given}")
     return "; ".join(dict.fromkeys(lines))
 
 
@@ -240,12 +274,17 @@ def _is_key(part: int | str) -> bool:
 
 
 def _nearest_key(location: tuple[int | str, ...]) -> str:
-    model: Any = SearchConfig
-    for part in location[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else None
-    known = list(getattr(model, "model_fields", {}))
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; known are {', '.join(known)}" if known else ""
+    sections: list[type[BaseModel]] = [SearchConfig]
+    for part in filter(_is_key, location[:-1]):
+        fields = [s.model_fields[str(part)] for s in sections if str(part) in s.model_fields]
+        sections = [s for field in fields for s in _sections_in(field.annotation)] or sections
+    known = list(dict.fromkeys(name for section in sections for name in section.model_fields))
+    near = difflib.get_close_matches(str(location[-1]).lower(), known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The settings that a field of this type may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections_in(part)]

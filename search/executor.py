@@ -100,24 +100,14 @@ class TrialJob:
     max_step_seconds: float
 
 
-@contextmanager
-def ray_session(resources: Resources, is_verbose: bool) -> Iterator[None]:
-    """Connect to Ray, or start it on this machine; an already initialised Ray is left running.
+def connect(resources: Resources, is_verbose: bool) -> None:
+    """Connect to the cluster at `resources.address`, or start Ray on this machine.
 
-    Signal handlers that Ray replaces are put back.
+    An initialised Ray is used as it is. It is left running, for the next search of this process,
+    and ends with the process. Signal handlers that Ray replaces are put back.
     """
     if ray.is_initialized():
-        yield
         return
-    connect(resources, is_verbose)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def connect(resources: Resources, is_verbose: bool) -> None:
-    """Connect to the cluster at `resources.address`, or start Ray on this machine."""
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.INFO if is_verbose else logging.ERROR)
     address = resources.address or os.environ.get("RAY_ADDRESS")
@@ -232,6 +222,7 @@ def run_trials(
                 verbose=0,
                 stop=deadline,
                 callbacks=[_Watch(driver)],
+                progress_reporter=_Silence(),
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_at_end=False, checkpoint_frequency=0
                 ),
@@ -475,6 +466,16 @@ class _Watch(_StaysHere, tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._driver.look_around()
+
+
+class _Silence(tune.ProgressReporter):  # type: ignore[misc]
+    """Tune's own report, which in a notebook would wipe ours away."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:
+        return False
+
+    def report(self, trials: list[Any], done: bool, *sys_info: dict[str, Any]) -> None:
+        raise AssertionError("nothing is to be reported")
 
 
 class _Deadline(tune.Stopper):  # type: ignore[misc]

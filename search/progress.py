@@ -1,5 +1,6 @@
 """What a person watches: a live screen in a terminal, one line a finished trial elsewhere."""
 
+import importlib.util
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -205,5 +206,6 @@ def make_progress(console: Console, tally: Tally, is_quiet: bool) -> LineProgres
     """Return the screen that suits where the output goes."""
     if is_quiet:
         return LineProgress(Console(quiet=True), tally)
-    is_live = console.is_terminal or console.is_jupyter
+    has_widgets = importlib.util.find_spec("ipywidgets") is not None  # rich draws with them
+    is_live = console.is_terminal or (console.is_jupyter and has_widgets)
     return LiveProgress(console, tally) if is_live else LineProgress(console, tally)

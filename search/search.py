@@ -23,8 +23,8 @@ from pipelines.series import SeriesTable, load
 from pipelines.splits import SearchData, split
 from pipelines.training import resolve_precision
 from pipelines.weights import forecaster_from_bytes
-from search.config import ConfigError, SearchConfig, duration_seconds, to_yaml
-from search.executor import Ending, Slots, TrialJob, plan_slots, ray_session, run_trials
+from search.config import ConfigError, SearchConfig, duration_seconds, parse_config, to_yaml
+from search.executor import Ending, Slots, TrialJob, connect, plan_slots, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.lock import locked
@@ -126,14 +126,26 @@ def run_search(
     config, narrowed = resolve(config, search_data)
     notes = (*search_data.notes, *narrowed)
     assert config.study is not None
-    with (
-        locked(config.studies_folder / f"{config.study}.lock", config.study),
-        ray_session(config.resources, is_verbose),
-    ):
+    with locked(config.studies_folder / f"{config.study}.lock", config.study):
+        connect(config.resources, is_verbose)
         slots = plan_slots(config.resources, config.resources.device)
         for line in (device_line(slots), f"study {config.study}", *notes):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return _search(config, search_data, slots, console, is_quiet)
+
+
+def load_result(study: str = "latest", home: str = "mlruns") -> SearchResult:
+    """The result of a search that ran before, from its record.
+
+    Raises:
+        UnknownStudyError: where there is no such study.
+    """
+    tree = recorded_config(SearchConfig(home=home), study)
+    config = parse_config(tree | {"home": home})
+    assert config.study is not None
+    notes, trials = read_study(record_url(config, config.study), config.study)
+    ending = Ending(notes.get("state", Ending.INTERRUPTED))
+    return SearchResult(config, ending, tuple(trials), notes.get("mlflow_url"))
 
 
 def _search(
@@ -166,6 +178,7 @@ def _search(
     study.note("ended_at", time.time())
     experiment_id = view.close(trials, str(ending), kept, VIEW_PATIENCE_SECONDS)
     url = experiment_id and trials_page(config, experiment_id, "http://127.0.0.1:5000")
+    study.note("mlflow_url", url)
     return SearchResult(config, ending, trials, url)
 
 

@@ -12,7 +12,15 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from models.config import Head, LSTMConfig, Normalisation
 from pipelines.training_config import TrainConfig, TrainingBudget
@@ -25,7 +33,11 @@ V = TypeVar("V", bound=Value)
 
 class _Settings(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
@@ -84,11 +96,11 @@ class Float(_Range):
 class Choice(_Settings, Generic[V]):
     """One of a list of values; a fixed dimension is a list of one."""
 
-    choices: tuple[V, ...] = Field(min_length=1)
+    choices: tuple[V, ...] = Field(min_length=1, strict=False)  # a list will do, its items not
 
     def contains(self, value: Value) -> bool:
         """Whether `value` is listed; True is not 1 here."""
-        return any(value == known and isinstance(value, type(known)) for known in self.choices)
+        return any(value == known and type(value) is type(known) for known in self.choices)
 
 
 Dimension = Int | Float | Choice[Any]
@@ -100,8 +112,22 @@ def _as_dimension(value: Any) -> Any:
     return {"choices": (value,)} if is_plain else value
 
 
-IntDimension = Annotated[Int | Choice[int], BeforeValidator(_as_dimension)]
-FloatDimension = Annotated[Float | Choice[float], BeforeValidator(_as_dimension)]
+def _kind(value: Any) -> str:
+    # Told by its key, a dimension is checked as what it is meant to be, not as either.
+    has_choices = isinstance(value, Choice) or (isinstance(value, dict) and "choices" in value)
+    return "a choice" if has_choices else "a range"
+
+
+IntDimension = Annotated[
+    Annotated[Int, Tag("a range")] | Annotated[Choice[int], Tag("a choice")],
+    Discriminator(_kind),
+    BeforeValidator(_as_dimension),
+]
+FloatDimension = Annotated[
+    Annotated[Float, Tag("a range")] | Annotated[Choice[float], Tag("a choice")],
+    Discriminator(_kind),
+    BeforeValidator(_as_dimension),
+]
 BoolDimension = Annotated[Choice[bool], BeforeValidator(_as_dimension)]
 ShapeDimension = Annotated[Choice[Shape], BeforeValidator(_as_dimension)]
 NormalisationDimension = Annotated[Choice[Normalisation], BeforeValidator(_as_dimension)]
@@ -170,7 +196,7 @@ class Space(_Settings):
         if num_layers > 1 and ask("shape", self.shape) == "per_layer":
             for layer in range(num_layers):
                 ask(f"width_{layer}", self.width)
-        else:
+        elif num_layers > 0:
             ask("hidden_size", self.hidden_size)
         for name in _MODEL_DIMENSIONS + _TRAINING_DIMENSIONS:
             ask(name, getattr(self, name))
@@ -211,9 +237,13 @@ class Space(_Settings):
 
     def _values_of(self, config: TrialConfig) -> Point:
         widths = config.model.widths
+        # Equal widths are a point of either shape; that of the other where one cannot hold them.
         can_be_uniform = len(set(widths)) == 1 and self.shape.contains("uniform")
+        is_uniform = can_be_uniform and (
+            self.hidden_size.contains(widths[0]) or not self.shape.contains("per_layer")
+        )
         values: Point = {"num_layers": len(widths)}
-        values["shape"] = "uniform" if can_be_uniform else "per_layer"
+        values["shape"] = "uniform" if is_uniform else "per_layer"
         values |= {"hidden_size": widths[0]} if widths else {}
         values |= {f"width_{layer}": width for layer, width in enumerate(widths)}
         values |= {name: getattr(config.model, name) for name in _MODEL_DIMENSIONS}
@@ -299,8 +329,9 @@ def _nearest(dimension: Dimension, wanted: Value) -> Value:
     assert not isinstance(wanted, bool | str)
     clipped = min(max(wanted, dimension.low), dimension.high)
     if dimension.step is not None:
-        clipped = dimension.low + dimension.step * round((clipped - dimension.low) / dimension.step)
-        clipped = min(clipped, dimension.high)
+        num_steps = math.floor((dimension.high - dimension.low) / dimension.step + 1e-9)
+        nearest_step = round((clipped - dimension.low) / dimension.step)
+        clipped = dimension.low + dimension.step * min(nearest_step, num_steps)
     return round(clipped) if isinstance(dimension, Int) else clipped
 
 
@@ -318,7 +349,9 @@ def derive(
         lookback = Choice[int](choices=lookbacks)
         if len(lookbacks) < len(_LOOKBACK_PERIODS):
             shown = ", ".join(str(rows) for rows in lookbacks)
-            notes.append(f"lookback narrowed to {shown} rows: {num_train_rows} rows to train on")
+            has_few_rows = _longest_lookback(num_train_rows, horizon) < _LONGEST_DEFAULT_LOOKBACK
+            why = f"{num_train_rows} rows to train on" if has_few_rows else "longer ones cost much"
+            notes.append(f"lookback narrowed to {shown} rows: {why}")
     period = _base_period(season)
     grid = _common_divisor(lookback)
     patches = {1, *(p for p in (period // 6, period // 2, period) if p > 0 and grid % p == 0)}
@@ -329,10 +362,12 @@ def derive(
         "lookback": lookback,
         "patch_length": space.patch_length or Choice[int](choices=tuple(sorted(patches))),
         "normalisation": space.normalisation or Choice[Normalisation](choices=normalisations),
-        "calendar": space.calendar or Choice[bool](choices=(True, False)[: 1 + has_calendar]),
+        "calendar": space.calendar or Choice[bool](choices=(True, False)),
     }
     if not has_calendar:
         derived["calendar"] = Choice[bool](choices=(False,))
+        if space.calendar is not None and space.calendar.contains(True):
+            notes.append("calendar narrowed to false: the table has no calendar features")
     return space.model_copy(update=derived), tuple(notes)
 
 
@@ -346,10 +381,14 @@ def _base_period(season: int) -> int:
 
 def _lookbacks(season: int, num_train_rows: int, horizon: int) -> tuple[int, ...]:
     period = _base_period(season)
-    longest = max(1, (num_train_rows - horizon) // 3)  # leaves two thirds for training windows
+    longest = _longest_lookback(num_train_rows, horizon)
     fitting = [periods * period for periods in _LOOKBACK_PERIODS]
     fitting = [rows for rows in fitting if rows <= min(longest, _LONGEST_DEFAULT_LOOKBACK)]
     return tuple(fitting) or (min(period, longest),)
+
+
+def _longest_lookback(num_train_rows: int, horizon: int) -> int:
+    return max(1, (num_train_rows - horizon) // 3)  # leaves two thirds for training windows
 
 
 def _common_divisor(lookback: Int | Choice[int]) -> int:

@@ -11,6 +11,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ from search.record import (
     proposal_seed,
     trial_seed,
 )
-from search.space import Choice, Dimension, Int, Space, TrialConfig, Value
+from search.space import Choice, Dimension, Float, Int, Space, TrialConfig, Value
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a user of Study reads nothing of Optuna
 
@@ -116,9 +117,10 @@ class Study:
         """
         if self.num_counted + len(self._running) >= self._settings.trials:
             return None
-        for num_rejected in range(EXHAUSTED_AFTER_REJECTIONS):
-            self._record.sampler = self._sampler(is_random=num_rejected >= RANDOM_AFTER_REJECTIONS)
+        for _ in range(EXHAUSTED_AFTER_REJECTIONS):
+            self._record.sampler = self._sampler()
             trial = self._record.ask()
+            _forget_half_a_draw(trial)
             proposal, reason = self._propose(trial)
             if proposal is not None:
                 return proposal
@@ -146,12 +148,14 @@ class Study:
         self._running[trial.number] = trial
         return Proposal(trial.number, config, seed), ""
 
-    def _sampler(self, is_random: bool) -> optuna.samplers.BaseSampler:
+    def _sampler(self) -> optuna.samplers.BaseSampler:
         # A sampler's own random state is not in the record: seeding one for each proposal makes
         # a resumed study propose what an uninterrupted one would.
-        seed = proposal_seed(self._settings.seed, self._next_number())
+        number = self._next_number()
+        seed = proposal_seed(self._settings.seed, number)
         num_startup = self._settings.num_startup_trials
-        if is_random or self._settings.sampler == "random":
+        is_stuck = self._num_rejected_before(number) >= RANDOM_AFTER_REJECTIONS
+        if is_stuck or self._settings.sampler == "random":
             return optuna.samplers.RandomSampler(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -170,6 +174,11 @@ class Study:
         frozen_trials = self._record.get_trials(deepcopy=False)
         waiting = (t.number for t in frozen_trials if t.state is OptunaState.WAITING)
         return next(waiting, len(frozen_trials))
+
+    def _num_rejected_before(self, number: int) -> int:
+        """How many trials in a row were rejected just before this one."""
+        earlier = reversed(self._record.get_trials(deepcopy=False)[:number])
+        return sum(1 for _ in takewhile(lambda t: _state_of(t) is TrialState.REJECTED, earlier))
 
     # Telling what happened
 
@@ -354,9 +363,9 @@ def read_study(url: str, name: str) -> tuple[dict[str, Any], list[TrialRecord]]:
         raise UnknownStudyError(f"no study is named {name}: {path} is missing")
     try:
         record = optuna.load_study(study_name=name, storage=_open_storage(url))
+        metric = record.user_attrs["identity"]["metric"]  # absent if killed while it was begun
     except KeyError:
         raise UnknownStudyError(f"no study is named {name} in {url}") from None
-    metric = record.user_attrs["identity"]["metric"]
     frozen_trials = record.get_trials(deepcopy=False)
     return dict(record.user_attrs), [_trial_record(frozen, metric) for frozen in frozen_trials]
 
@@ -378,7 +387,7 @@ def _tune_sqlite(connection: Any, _: Any) -> None:
 
 def _pruner(settings: SearchSettings, budget: TrainingBudget) -> optuna.pruners.BasePruner:
     factor = settings.reduction_factor
-    first_rung = settings.first_rung_steps or max(1, budget.max_steps // factor**2)
+    first_rung = settings.first_rung_steps or budget.evaluate_every_steps
     match settings.pruner:
         case "asha":
             return optuna.pruners.SuccessiveHalvingPruner(first_rung, factor)
@@ -390,18 +399,35 @@ def _pruner(settings: SearchSettings, budget: TrainingBudget) -> optuna.pruners.
             return optuna.pruners.NopPruner()
 
 
+def _forget_half_a_draw(trial: optuna.Trial) -> None:
+    # Its process was killed while it drew: values already there would not be drawn again, and
+    # those after them would come too early in the sampler's sequence.
+    if "config" not in trial.user_attrs:
+        trial._cached_frozen_trial.params = {}
+        trial._cached_frozen_trial.distributions = {}
+
+
 def _suggest_from(trial: optuna.Trial) -> Callable[[str, Dimension], Value]:
     def suggest(name: str, dimension: Dimension) -> Value:
         if isinstance(dimension, Choice):
             choices: Sequence[Value] = dimension.choices
             value: Any = trial.suggest_categorical(name, choices)
             return cast(Value, value)
-        low, high, log = dimension.low, dimension.high, dimension.log
-        if isinstance(dimension, Int):
-            return trial.suggest_int(name, int(low), int(high), step=dimension.step or 1, log=log)
-        return trial.suggest_float(name, low, high, step=dimension.step, log=log)
+        with warnings.catch_warnings():
+            # The last step may end below `high`, as in Python's own ranges.
+            warnings.filterwarnings("ignore", message="The distribution is specified by")
+            return _suggest_in_range(trial, name, dimension)
 
     return suggest
+
+
+def _suggest_in_range(trial: optuna.Trial, name: str, dimension: Int | Float) -> Value:
+    low, high, log = dimension.low, dimension.high, dimension.log
+    if isinstance(dimension, Int):
+        return trial.suggest_int(name, int(low), int(high), step=dimension.step or 1, log=log)
+    value = trial.suggest_float(name, low, high, step=dimension.step, log=log)
+    # Three steps of 0.1 are 0.30000000000000004, which would be another model than 0.3.
+    return value if dimension.step is None else float(f"{value:.12g}")
 
 
 def _trial_record(frozen: FrozenTrial, metric: Metric) -> TrialRecord:
@@ -440,8 +466,8 @@ def _state_of(frozen: FrozenTrial) -> TrialState:
             return TrialState.COMPLETE
         case OptunaState.PRUNED:
             return TrialState.PRUNED
-    is_rejected = '"rejected: ' in frozen.user_attrs.get("outcome", "")
-    return TrialState.REJECTED if is_rejected else TrialState.FAILED
+    reason = json.loads(frozen.user_attrs.get("outcome", "{}")).get("reason", "")
+    return TrialState.REJECTED if reason.startswith("rejected: ") else TrialState.FAILED
 
 
 def _evaluations(attributes: Mapping[str, Any]) -> tuple[RecordedEvaluation, ...]:

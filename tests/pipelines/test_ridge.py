@@ -40,6 +40,19 @@ def test_penalties_solved_together_are_those_solved_alone() -> None:
             torch.testing.assert_close(all_solutions[place], alone[0])
 
 
+def test_a_row_of_importance_three_is_three_rows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(50, 8, generator=generator, dtype=torch.float64)
+    outputs = torch.randn(50, 2, generator=generator, dtype=torch.float64)
+    importance = torch.ones(50, dtype=torch.float64)
+    importance[7] = 3
+    weighted = solve_ridge(inputs, outputs, (1.0,), importance)
+    places = [*range(50), 7, 7]
+    repeated = solve_ridge(inputs[places], outputs[places], (1.0,))
+    for one, other in zip(weighted, repeated, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_each_target_has_its_own_map_and_a_forecast_is_that_map_applied(
     make_data: MakeData,
 ) -> None:

@@ -43,9 +43,9 @@ def test_decoding_the_encoded_future_gives_it_back(make_data: MakeData, transfor
 def test_a_transform_is_the_textbook_one(make_data: MakeData, transform: str) -> None:
     values = np.array([[1.0, 7.0], [2.0, 7.5], [8.0, 6.0], [4.0, 9.0]])
     expected = {
-        "none": [1, 2, 8, 4],
+        "none": np.array([1, 2, 8, 4]),
         "log": np.log([1, 2, 8, 4]),
-        "diff": [0, 1, 6, -4],
+        "diff": np.array([0, 1, 6, -4]),
         "log_return": np.log([1, 2, 4, 0.5]),
     }[transform]
     scaling = Scaling(

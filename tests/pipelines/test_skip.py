@@ -66,6 +66,29 @@ def test_what_nothing_linear_forecasts_gets_hardly_any_weights(make_data: MakeDa
     assert forecaster.skip.weight.abs().max() < 0.02
 
 
+def test_constant_windows_do_not_outweigh_all_others_in_their_own_scale(
+    make_data: MakeData,
+) -> None:
+    rng = np.random.default_rng(0)
+    is_idle = np.arange(600) % 100 < 40
+    load = 30 + 10 * np.sin(2 * np.pi * np.arange(600) / 6) + rng.normal(size=600)
+    data = make_data(
+        values=np.where(is_idle, 0.0, load)[:, None],
+        columns=("load",),
+        num_train_rows=500,
+        is_observed=np.full(600, True),
+        known=np.zeros((600, 0), np.float32),
+    )
+    model = LSTMConfig(widths=(), normalisation="mean_std")
+    forecaster, windows = started(data, model, lookback=12)
+    untrained = Forecaster(model, windows.shape)
+    errors, untrained_errors = (
+        evaluate(each, windows, Scaling.fit(data), windows.validation_origins).mae
+        for each in (forecaster, untrained)
+    )
+    assert errors < untrained_errors
+
+
 def test_no_row_after_the_cut_is_read(make_data: MakeData) -> None:
     data = make_data()
     altered = data.values.copy()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -206,6 +207,12 @@ def test_every_loss_that_is_not_finite_ends_the_training(make_data: MakeData, lo
     with pytest.raises(TrainingDiverged, match="within 2 steps; lower the learning rate") as caught:
         list(run.train())
     assert caught.value.step == 2
+
+
+def test_a_divergence_crosses_to_another_process_with_its_step() -> None:
+    again = pickle.loads(pickle.dumps(TrainingDiverged(150)))
+    assert again.step == 150
+    assert str(again) == str(TrainingDiverged(150))
 
 
 def test_an_error_that_overflows_ends_the_training_though_the_loss_is_finite(
