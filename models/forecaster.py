@@ -128,7 +128,7 @@ class Forecaster(nn.Module):
             ValueError: An array has another shape than the forecaster was built for.
         """
         known = self._check_arrays(window, known)
-        inputs, offset, scale = self._normalise(window)
+        inputs, offset, scale = self.normalise(window)
         forecast = self._sum_parts(inputs, known) * scale + offset
         return forecast.to(window.dtype)  # under autocast the parts are less precise
 
@@ -144,7 +144,7 @@ class Forecaster(nn.Module):
             parts.append(self.known_effect(known[:, self.shape.lookback :]))
         return torch.stack(parts).sum(dim=0)
 
-    def _normalise(self, window: Tensor) -> NormalisedWindow:
+    def normalise(self, window: Tensor) -> NormalisedWindow:
         """Measure every feature [B, L, F] against its own window."""
         zero, one = window.new_zeros(1, 1, 1), window.new_ones(1, 1, 1)
         num_targets = self.shape.num_targets

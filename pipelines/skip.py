@@ -87,7 +87,7 @@ class _SkipRows(NamedTuple):
 def _skip_rows(forecaster: Forecaster, windows: Windows, origins: Tensor) -> _SkipRows:
     window, _ = windows.inputs(origins)
     future = windows.future(origins)
-    normalised = forecaster._normalise(window)
+    normalised = forecaster.normalise(window)
     scale = normalised.scale.expand(len(future), 1, future.shape[2])
     return _SkipRows(
         inputs=_rows_of_targets(normalised.inputs[..., : future.shape[2]]),

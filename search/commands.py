@@ -27,6 +27,8 @@ EXIT_BROKEN = 1
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
+LOG_WIDTH = 140  # characters of a line where no terminal says how wide it is
+
 
 def read_config(
     file: Path | None,
@@ -58,7 +60,7 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
     """Run a search with signals handled and print its summary; return the exit code."""
     from rich.console import Console
 
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     caught: list[int] = []
 
     def end_like_interrupt(number: int, _: FrameType | None) -> None:

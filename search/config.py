@@ -94,7 +94,7 @@ class SearchSettings(_Settings):
     max_parameters: int = Field(default=2_000_000, ge=1)
     """Configurations with more parameters are refused before they cost anything."""
     max_training_teraflops: float | None = Field(default=None, gt=0)
-    """Likewise for the arithmetic of a whole trial; null: 2 on CPUs, no limit on GPUs."""
+    """Likewise for the arithmetic of a whole trial; null: 0.5 on CPUs, no limit on GPUs."""
     start_with: tuple[Start, ...] = ()
     """Configurations to try first, after the three that every search begins with."""
     use_default_starts: bool = True

@@ -76,10 +76,13 @@ class Tally:
 
     def baselines_in_words(self) -> str:
         """The forecasts to beat, the best first."""
-        if not self.baselines:
-            return "being computed"
-        scores = sorted((metric_of_errors(b.errors, self.metric), b.name) for b in self.baselines)
-        return " · ".join(f"{name} {value:.4f}" for value, name in scores)
+        return baselines_in_words(self.baselines, self.metric) or "being computed"
+
+
+def baselines_in_words(baselines: Iterable[BaselineScore], metric: Metric) -> str:
+    """`ridge 0.0794 · seasonal naive (24) 0.0891`, the best first."""
+    scores = sorted((metric_of_errors(b.errors, metric), b.name) for b in baselines)
+    return " · ".join(f"{name} {value:.4f}" for value, name in scores)
 
 
 def format_seconds(seconds: float | None) -> str:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
@@ -19,6 +20,7 @@ import torch
 from rich.console import Console
 
 from models.forecaster import Forecaster
+from pipelines.baselines import BaselineScore
 from pipelines.series import SeriesTable, load
 from pipelines.splits import SearchData, split
 from pipelines.training import resolve_precision
@@ -29,12 +31,13 @@ from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.lock import locked
 from search.progress import Tally, make_progress
-from search.record import TrialRecord, leaderboard
+from search.record import TrialRecord, baseline_from_plain, leaderboard
 from search.space import THREE_ANSWERS, TrialConfig, derive, start_config
 from search.study import Study, UnknownStudyError, open_study, read_study
 from search.tracking import BackgroundView, StudyFacts, local_store_uri, trials_url
 
-CPU_TERAFLOPS_PER_TRIAL = 2.0
+CPU_TERAFLOPS_PER_TRIAL = 0.5
+"""About ten seconds of one core."""
 VIEW_PATIENCE_SECONDS = 60.0
 """How long the end of a search waits for MLflow to catch up."""
 
@@ -47,6 +50,8 @@ class SearchResult:
     """As it was resolved: name, space, device and precision filled in."""
     ending: Ending
     trials: tuple[TrialRecord, ...]
+    baselines: tuple[BaselineScore, ...]
+    """The forecasts to beat, on the same validation windows."""
     mlflow_url: str | None
     """The page that shows the trials, on the server that `lstm-search ui` starts; None where the
     view is behind."""
@@ -145,7 +150,7 @@ def load_result(study: str = "latest", home: str = "mlruns") -> SearchResult:
     assert config.study is not None
     notes, trials = read_study(record_url(config, config.study), config.study)
     ending = Ending(notes.get("state", Ending.INTERRUPTED))
-    return SearchResult(config, ending, tuple(trials), notes.get("mlflow_url"))
+    return SearchResult(config, ending, tuple(trials), _baselines(notes), notes.get("mlflow_url"))
 
 
 def _search(
@@ -179,7 +184,7 @@ def _search(
     experiment_id = view.close(trials, str(ending), kept, VIEW_PATIENCE_SECONDS)
     url = experiment_id and trials_page(config, experiment_id, "http://127.0.0.1:5000")
     study.note("mlflow_url", url)
-    return SearchResult(config, ending, trials, url)
+    return SearchResult(config, ending, trials, _baselines(study.attributes), url)
 
 
 def resolved_config(config: SearchConfig) -> SearchConfig:
@@ -408,6 +413,10 @@ def _git_commit() -> str:
     here = Path(__file__).parent
     answer = subprocess.run([git, "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
     return answer.stdout.strip() or "unknown"
+
+
+def _baselines(notes: Mapping[str, Any]) -> tuple[BaselineScore, ...]:
+    return tuple(baseline_from_plain(plain) for plain in notes.get("baselines", []))
 
 
 def tracking_uri(config: SearchConfig) -> str:

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.executor import Ending
-from search.progress import METRIC_NAMES
+from search.progress import METRIC_NAMES, baselines_in_words
 from search.record import TrialState, leaderboard
 from search.search import SearchResult
 
@@ -19,6 +19,7 @@ def print_summary(result: SearchResult, console: Console) -> None:
     else:
         console.print("no trial is complete yet")
         _print_failures(result, console)
+    _say(console, f"to beat   {baselines_in_words(result.baselines, result.config.search.metric)}")
     _say(console, f"study     {result.study} ({result.ending})")
     if result.mlflow_url:
         _say(console, f"browse    {result.mlflow_url}")

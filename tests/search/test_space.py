@@ -46,10 +46,10 @@ DERIVED = Space.model_validate(
 @st.composite
 def points(draw: st.DrawFn, space: Space = DERIVED) -> dict[str, Value]:
     """Any point that a sampler can draw."""
-    return space.draw(lambda _, dimension: draw(values(dimension)))
+    return space.draw(lambda _, dimension: draw(values_in(dimension)))
 
 
-def values(dimension: Dimension) -> st.SearchStrategy[Value]:
+def values_in(dimension: Dimension) -> st.SearchStrategy[Value]:
     match dimension:
         case Choice(choices=choices):
             return st.sampled_from(choices)
@@ -71,15 +71,11 @@ def fixed(space: Space, **chosen: Value) -> TrialConfig:
     return space.config_at(space.draw(choose), BUDGET)
 
 
-def refuse(name: str, dimension: Dimension) -> Value:
-    raise AssertionError(f"{name} should not have been asked for")
-
-
 # Points and configurations
 
 
 @settings(deadline=None, max_examples=60)
-@given(points())
+@given(point=points())
 def test_every_point_builds_a_model_of_just_as_many_parameters_as_were_counted(
     point: dict[str, Value], make_data: MakeData
 ) -> None:
@@ -91,13 +87,13 @@ def test_every_point_builds_a_model_of_just_as_many_parameters_as_were_counted(
     assert sum(weights.numel() for weights in forecaster.parameters()) == counted
 
 
-@given(points())
+@given(point=points())
 def test_a_configuration_goes_to_its_point_and_back_unchanged(point: dict[str, Value]) -> None:
     config = DERIVED.config_at(point, BUDGET)
     assert DERIVED.config_at(DERIVED.point_of(config), BUDGET) == config
 
 
-@given(points())
+@given(point=points())
 def test_a_recorded_configuration_rebuilds_an_equal_object(point: dict[str, Value]) -> None:
     config = DERIVED.config_at(point, BUDGET)
     again = TrialConfig.model_validate_json(config.model_dump_json())
@@ -214,7 +210,7 @@ def test_a_configuration_outside_a_narrowed_space_is_refused_by_the_dimension(
 
 
 @pytest.mark.parametrize(
-    ("given", "dimension"),
+    ("written", "dimension"),
     [
         (64, Choice[int](choices=(64,))),
         ({"choices": [64, 96]}, Choice[int](choices=(64, 96))),
@@ -224,9 +220,9 @@ def test_a_configuration_outside_a_narrowed_space_is_refused_by_the_dimension(
     ],
 )
 def test_a_dimension_is_fixed_by_a_value_narrowed_by_choices_or_given_a_range(
-    given: Any, dimension: Dimension
+    written: Any, dimension: Dimension
 ) -> None:
-    space = Space.model_validate({"width": given})
+    space = Space.model_validate({"width": written})
     assert space.width == dimension
     assert Space.model_validate_json(space.model_dump_json()) == space
 
@@ -258,7 +254,7 @@ def test_every_dimension_can_be_fixed_by_a_plain_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("written", "message"),
     [
         ({"low": 2, "high": 1}, "low must not exceed high: got low=2 and high=1; swap them"),
         ({"low": 1, "high": 8, "log": True, "step": 2}, "log and step exclude each other"),
@@ -274,9 +270,9 @@ def test_every_dimension_can_be_fixed_by_a_plain_value() -> None:
         (None, "width"),
     ],
 )
-def test_a_dimension_that_cannot_be_is_refused(given: Any, message: str) -> None:
+def test_a_dimension_that_cannot_be_is_refused(written: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        Space.model_validate({"width": given})
+        Space.model_validate({"width": written})
 
 
 @pytest.mark.parametrize("low", [float("nan"), float("-inf")])
@@ -329,7 +325,7 @@ def test_what_a_start_leaves_out_takes_the_spaces_value_nearest_to_a_good_one(
         linear_skip=False,
         lookback={"low": 10, "high": 31, "step": 10},
     )
-    config = start_config(Start(widths=(8,)), space, BUDGET, season=6)
+    config = start_config(Start(widths=(16,)), space, BUDGET, season=6)
     assert config.training.learning_rate == 0.01
     assert config.training.batch_size == 100
     assert config.training.weight_decay == 0.5
@@ -338,7 +334,7 @@ def test_what_a_start_leaves_out_takes_the_spaces_value_nearest_to_a_good_one(
     assert config.model.normalisation == "none"
     assert config.model.patch_length == 3
     assert not config.model.linear_skip
-    space.point_of(fixed(space, hidden_size=16, **point_values(config)))
+    assert space.config_at(space.point_of(config), BUDGET) == config
 
 
 def point_values(config: TrialConfig) -> dict[str, Value]:
@@ -350,7 +346,7 @@ def point_values(config: TrialConfig) -> dict[str, Value]:
 
 
 def test_what_a_start_names_is_kept(make_space: MakeSpace) -> None:
-    given: dict[str, Any] = {
+    named: dict[str, Any] = {
         "bidirectional": True,
         "dropout": 0.3,
         "normalisation": "seasonal",
@@ -363,9 +359,9 @@ def test_what_a_start_names_is_kept(make_space: MakeSpace) -> None:
         "batch_size": 128,
         "weight_decay": 0.01,
     }
-    config = start_config(Start(widths=(9, 5), **given), make_space(), BUDGET, season=6)
+    config = start_config(Start(widths=(9, 5), **named), make_space(), BUDGET, season=6)
     assert config.model.widths == (9, 5)
-    assert point_values(config) == given
+    assert point_values(config) == named
 
 
 def test_a_start_with_an_impossible_value_is_refused(make_space: MakeSpace) -> None:
@@ -465,7 +461,7 @@ def test_what_was_narrowed_is_said_with_its_reason() -> None:
 
 
 def test_what_the_user_gave_is_not_derived_anew() -> None:
-    given = Space.model_validate(
+    chosen = Space.model_validate(
         {
             "lookback": {"low": 20, "high": 60, "step": 4},
             "patch_length": 2,
@@ -473,7 +469,7 @@ def test_what_the_user_gave_is_not_derived_anew() -> None:
             "calendar": False,
         }
     )
-    assert derive(given, *TABLES["hourly"]) == (given, ())
+    assert derive(chosen, *TABLES["hourly"]) == (chosen, ())
 
 
 @pytest.mark.parametrize(
