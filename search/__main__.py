@@ -17,15 +17,16 @@ app.command("run")(run_command.run)
 
 StudyArgument = Annotated[str, typer.Argument(help="Name of the study; default: the latest.")]
 Home = Annotated[str, typer.Option(help="Folder that searches leave their results in.")]
+Storage = Annotated[str | None, typer.Option(help="Database URL of the record, if elsewhere.")]
 
 
 @app.command()
-def sync(study: StudyArgument = "latest", home: Home = "mlruns") -> None:
+def sync(study: StudyArgument = "latest", home: Home = "mlruns", storage: Storage = None) -> None:
     """Rebuild a study's runs in MLflow from its record; twice changes nothing."""
     from search.sync import sync_study
 
     with run_command.usage_errors_shown():
-        typer.echo(sync_study(study, home))
+        typer.echo(sync_study(study, home, storage))
 
 
 @app.command()

@@ -4,6 +4,7 @@ torch, Ray and MLflow load only when a table is read or a search begins, so that
 answered at once.
 """
 
+import shlex
 import signal
 import sys
 from collections.abc import Mapping
@@ -63,9 +64,14 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     caught: list[int] = []
 
-    def end_like_interrupt(number: int, _: FrameType | None) -> None:
+    def end_like_interrupt(number: int, frame: FrameType | None) -> None:
         caught.append(number)
-        signal.raise_signal(signal.SIGINT)  # Ray Tune ends its loop on this one, in order
+        # While trials run it is Ray Tune's, which ends them in order. Asked for, not signalled:
+        # a command in the background of a script ignores SIGINT.
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):
+            raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, end_like_interrupt)
     try:
@@ -75,7 +81,7 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
 
         result = run_search(config, console=console, is_verbose=is_verbose, is_quiet=is_quiet)
     except KeyboardInterrupt:
-        typer.echo("interrupted; the record is safe: python -m search.run --resume", err=True)
+        typer.echo(f"interrupted; the record is safe: {resume_command(config)}", err=True)
         return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
     except RuntimeError as error:
         typer.echo(f"error: {error}", err=True)
@@ -84,6 +90,15 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
     if result.ending is Ending.INTERRUPTED:
         return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
     return 0 if result.best_trial is not None else EXIT_BROKEN
+
+
+def resume_command(config: SearchConfig) -> str:
+    """The command that goes on with a study; without a name it takes the latest."""
+    words = ["python", "-m", "search.run", "--resume", *([config.study] if config.study else [])]
+    if config.home != SearchConfig().home:
+        words += ["--set", f"home={config.home}"]
+    # Not the URL itself, which may hold a password.
+    return shlex.join(words) + (" --storage URL" if config.storage else "")
 
 
 def write_configuration(config: SearchConfig, file: Path) -> None:

@@ -9,14 +9,17 @@ import faulthandler
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 # Ray reads these when it is imported: it phones nobody, and its own screen and files stay off.
@@ -25,6 +28,8 @@ for _name, _value in {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray prints it whatever its log level is; the trial's own line says the same.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed while executing",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -105,20 +110,34 @@ def connect(resources: Resources, is_verbose: bool) -> None:
 
     An initialised Ray is used as it is. It is left running, for the next search of this process,
     and ends with the process. Signal handlers that Ray replaces are put back.
+
+    Raises:
+        ConfigError: where no cluster answers at the address.
     """
+    # Tune calls failed trials errors of its own, and the record tells of them already.
+    logging.getLogger("ray.tune").setLevel(logging.INFO if is_verbose else logging.CRITICAL)
     if ray.is_initialized():
         return
-    for name in ("ray", "ray.tune", "ray.data"):
-        logging.getLogger(name).setLevel(logging.INFO if is_verbose else logging.ERROR)
+    level = logging.INFO if is_verbose else logging.ERROR
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(level)
     address = resources.address or os.environ.get("RAY_ADDRESS")
-    arguments: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
-    with _signal_handlers_kept():
-        ray.init(
-            **arguments,
-            log_to_driver=is_verbose,
-            logging_level=logging.INFO if is_verbose else logging.ERROR,
-            runtime_env={"env_vars": _WORKER_ENVIRONMENT},
-        )
+    # Without "local" Ray would join whatever cluster was last started on this machine.
+    place: dict[str, Any] = {"address": address or "local"}
+    place |= {} if address else {"include_dashboard": False}
+    try:
+        with _signal_handlers_kept():
+            ray.init(
+                **place,
+                log_to_driver=is_verbose,
+                logging_level=level,
+                runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+            )
+    except ConnectionError as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {place['address']}: correct --address or RAY_ADDRESS, or "
+            f"start one there ({error})"
+        ) from None
 
 
 _WORKER_ENVIRONMENT = {
@@ -133,15 +152,16 @@ _WORKER_ENVIRONMENT = {
 
 @contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    handlers = {number: signal.getsignal(number) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            try:
-                signal.signal(number, handler)
-            except ValueError:  # not in the main thread, where Ray replaces none either
-                return
+        # Ray replaces none outside the main thread, where none could be put back either.
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                if handler is not None:  # None: set by other than Python, and not ours to know
+                    signal.signal(number, handler)
 
 
 def plan_slots(resources: Resources, device: str) -> Slots:
@@ -168,7 +188,8 @@ def plan_slots(resources: Resources, device: str) -> Slots:
 
 
 def _fitting(node: dict[str, float], cpus: float, gpus: float) -> int:
-    by_cpu = int(node.get("CPU", 0) // cpus)
+    # Not `//`, by which a tenth of a CPU fits nineteen times into two.
+    by_cpu = int(node.get("CPU", 0) / cpus + 1e-9)
     return min(by_cpu, int(node.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu
 
 
@@ -183,7 +204,8 @@ def run_trials(
 ) -> Ending:
     """Run trials until the study is full, the time is over or a signal arrives.
 
-    A failed trial is a recorded result; only a broken search raises.
+    A failed trial is a recorded result; only a broken search raises. Trials that run at the end
+    wait again.
 
     Args:
         study: the record, open for writing.
@@ -197,39 +219,59 @@ def run_trials(
     mailbox = _Mailbox.options(  # type: ignore[attr-defined]
         scheduling_strategy=_on_this_node()
     ).remote()
-    driver = _Driver(study, kept, mailbox, listeners)
+    driver = _Driver(study, kept, mailbox, listeners, job.max_step_seconds)
+    shared = ray.put(job)
     if score_baselines:
-        driver.await_baselines(_score.remote(ray.put(job.data), budget, study.settings.seed))
+        driver.await_baselines(_score.remote(shared, budget, study.settings.seed))
     deadline = _Deadline(time_budget_seconds)
     asker = _Asker(study)
     trainable = tune.with_resources(
-        tune.with_parameters(TrialActor, job=job, mailbox=mailbox),
+        tune.with_parameters(TrialActor, job=shared, mailbox=mailbox),
         {"cpu": job.slots.cpus_per_trial, "gpu": job.slots.gpus_per_trial},
     )
-    with tempfile.TemporaryDirectory(prefix="lstm-search-") as scratch:
-        tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=asker,
-                scheduler=_Reporter(driver),
-                num_samples=-1,
-                max_concurrent_trials=job.slots.count,
-                reuse_actors=True,
+    try:
+        with tempfile.TemporaryDirectory(prefix="lstm-search-") as scratch, _signal_handlers_kept():
+            _tuner(trainable, asker, driver, deadline, job.slots.count, scratch).fit()
+    finally:
+        study.requeue_running()
+    ending = _ending(study, asker, deadline)
+    driver.finish(waits_for_baselines=ending in (Ending.DONE, Ending.EXHAUSTED))
+    return ending
+
+
+def _tuner(
+    trainable: Any,
+    asker: "_Asker",
+    driver: "_Driver",
+    deadline: "_Deadline",
+    num_concurrent: int,
+    scratch: str,
+) -> tune.Tuner:
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=asker,
+            scheduler=_Reporter(driver),
+            num_samples=-1,
+            max_concurrent_trials=num_concurrent,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=scratch,
+            verbose=0,
+            stop=deadline,
+            callbacks=[_Watch(driver)],
+            progress_reporter=_Silence(),
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_at_end=False, checkpoint_frequency=0
             ),
-            run_config=tune.RunConfig(
-                name="trials",
-                storage_path=scratch,
-                verbose=0,
-                stop=deadline,
-                callbacks=[_Watch(driver)],
-                progress_reporter=_Silence(),
-                checkpoint_config=tune.CheckpointConfig(
-                    checkpoint_at_end=False, checkpoint_frequency=0
-                ),
-                failure_config=tune.FailureConfig(max_failures=0),
-            ),
-        ).fit()
-    driver.finish()
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    )
+
+
+def _ending(study: Study, asker: "_Asker", deadline: "_Deadline") -> Ending:
     if study.is_full:
         return Ending.DONE
     if asker.is_exhausted:
@@ -309,8 +351,11 @@ class _Mailbox:
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _score(data: SearchData, budget: TrainingBudget, seed: int) -> list[BaselineScore]:
-    return list(baselines(data, budget, seed))
+def _score(job: TrialJob, budget: TrainingBudget, seed: int) -> list[BaselineScore]:
+    scores: list[BaselineScore] = []
+    with suppress(TrainingDiverged):  # of the linear twin, the last of them
+        scores.extend(baselines(job.data, budget, seed))
+    return scores
 
 
 def _on_this_node() -> Any:
@@ -323,12 +368,19 @@ class _Driver:
     """Writes what the trials report into the record, their weights to disk, and tells of it."""
 
     def __init__(
-        self, study: Study, kept: KeptWeights, mailbox: Any, listeners: Sequence[Listener]
+        self,
+        study: Study,
+        kept: KeptWeights,
+        mailbox: Any,
+        listeners: Sequence[Listener],
+        max_step_seconds: float,
     ):
         self._study = study
         self._kept = kept
         self._mailbox = mailbox
         self._listeners = listeners
+        self._max_step_seconds = max_step_seconds
+        self._heard_at: dict[int, float] = {}
         self._baselines: Any = None
         self._looked_at = 0.0
 
@@ -336,11 +388,13 @@ class _Driver:
         self._baselines = scores
 
     def start(self, number: int) -> None:
+        self._heard_at[number] = time.monotonic()
         self._study.started(number)
         self._tell("on_start", self._study.trial(number))
 
     def evaluate(self, number: int, result: dict[str, Any]) -> bool:
         """Record an evaluation; return whether the trial is stopped with it."""
+        self._heard_at[number] = time.monotonic()
         evaluation = Evaluation.from_dict(json.loads(result["evaluation"]))
         self._study.ran_on(number, json.loads(result["ran_on"]))
         if result["is_final"]:
@@ -355,7 +409,6 @@ class _Driver:
     def finish_trial(self, number: int, result: dict[str, Any]) -> None:
         if not self._study.is_running(number):
             return  # stopped by `evaluate`
-        self.collect_weights()
         if reason := result.get("diverged"):
             self._end(self._study.prune(number, reason))
         else:
@@ -363,7 +416,15 @@ class _Driver:
 
     def fail(self, number: int, traceback: str) -> None:
         if self._study.is_running(number):
-            self._end(self._study.fail(number, _last_line(traceback), traceback))
+            reason = _raised(traceback) or self._why_it_died(number)
+            self._end(self._study.fail(number, reason, traceback))
+
+    def _why_it_died(self, number: int) -> str:
+        now = time.monotonic()
+        if now - self._heard_at.get(number, now) >= self._max_step_seconds:
+            limit = f"resources.max_step_seconds={self._max_step_seconds:g}"
+            return f"hung: its worker process was ended after {limit} without an evaluation"
+        return "its worker process died: killed, out of memory, or its machine was lost"
 
     def look_around(self) -> None:
         """Fetch what has arrived since the last look; cheap enough for every turn of the loop."""
@@ -378,22 +439,33 @@ class _Driver:
         for number, weights in ray.get(self._mailbox.take.remote()).items():
             self._kept.write(number, weights)
 
-    def finish(self) -> None:
-        self.collect_weights()
-        if self._baselines is not None:
+    def finish(self, waits_for_baselines: bool) -> None:
+        self._keep_best_weights()
+        if self._baselines is not None and waits_for_baselines:
             self._receive_baselines()
+        elif self._baselines is not None:
+            ray.cancel(self._baselines, force=True)
         ray.kill(self._mailbox)
 
     def _receive_baselines(self) -> None:
-        scores, self._baselines = ray.get(self._baselines), None
+        waiting, self._baselines = self._baselines, None
+        try:
+            scores = ray.get(waiting)
+        except ray.exceptions.RayError as error:  # the trials go on without them
+            self._study.note("baselines_error", str(error))
+            return
         self._study.note("baselines", [baseline_to_plain(score) for score in scores])
         for score in scores:
             self._tell("on_baseline", score)
 
     def _end(self, trial: TrialRecord) -> None:
+        self._keep_best_weights()
+        self._tell("on_end", trial)
+
+    def _keep_best_weights(self) -> None:
+        self.collect_weights()  # what an ended trial sent must not arrive after the clearing
         best = self._study.best_numbers(self._study.settings.num_kept_weights)
         self._kept.keep_only(self._study.running_numbers.union(best))
-        self._tell("on_end", trial)
 
     def _tell(self, event: str, news: TrialRecord | BaselineScore) -> None:
         for listener in self._listeners:
@@ -452,7 +524,11 @@ class _Reporter(_StaysHere, FIFOScheduler):  # type: ignore[misc]
         self._driver.finish_trial(trial.config["number"], result)
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
-        self._driver.fail(trial.config["number"], str(trial.get_error() or "unknown error"))
+        # Not trial.get_error(), which reads a copy that is not there yet.
+        text = Path(trial.error_file).read_text(encoding="utf-8")
+        _, _, traceback = text.partition("\n")  # the first line counts Tune's failures
+        uncoloured = re.sub(r"\x1b\[\d+m", "", traceback)
+        self._driver.fail(trial.config["number"], uncoloured)
 
 
 class _Watch(_StaysHere, tune.Callback):  # type: ignore[misc]
@@ -495,6 +571,8 @@ class _Deadline(tune.Stopper):  # type: ignore[misc]
         return self.is_over
 
 
-def _last_line(traceback: str) -> str:
-    lines = [line.strip() for line in traceback.splitlines() if line.strip()]
-    return lines[-1] if lines else "unknown error"
+def _raised(traceback: str) -> str | None:
+    """The exception that a traceback ends with, its first line; None where no code raised it."""
+    _, has_frames, last_frame = traceback.rpartition('  File "')
+    outside = (line for line in last_frame.splitlines()[1:] if line and not line[0].isspace())
+    return next(outside, None) if has_frames else None

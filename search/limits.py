@@ -40,8 +40,8 @@ class Limits:
             return f"{num_parameters:,} parameters exceed {limit}"
         num_rows = config.training.lookback + self.data.horizon
         if num_rows > self.data.num_train_rows:
-            most = f"{self.data.num_train_rows} rows to train on"
-            return f"lookback and horizon, {num_rows} rows together, exceed the {most}"
+            limit = f"{self.data.num_train_rows} rows to train on"
+            return f"lookback and horizon, {num_rows} rows together, exceed the {limit}"
         teraflops, most = self.training_teraflops(config), self.max_training_teraflops
         if most is not None and teraflops > most:
             limit = f"search.max_training_teraflops={most:g}"

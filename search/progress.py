@@ -147,7 +147,6 @@ class LiveProgress:
     def __init__(self, console: Console, tally: Tally):
         """Draw on `console`."""
         self._tally = tally
-        self._news: dict[int, str] = {}
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._draw)
 
     def __enter__(self) -> Self:

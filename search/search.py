@@ -25,16 +25,19 @@ from pipelines.series import SeriesTable, load
 from pipelines.splits import SearchData, split
 from pipelines.training import resolve_precision
 from pipelines.weights import forecaster_from_bytes
+from search.background_view import BackgroundView
 from search.config import ConfigError, SearchConfig, duration_seconds, parse_config, to_yaml
 from search.executor import Ending, Slots, TrialJob, connect, plan_slots, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.lock import locked
 from search.progress import Tally, make_progress
+from search.projection import StudyFacts, trials_url
 from search.record import TrialRecord, baseline_from_plain, leaderboard
 from search.space import THREE_ANSWERS, TrialConfig, derive, start_config
 from search.study import Study, UnknownStudyError, open_study, read_study
-from search.tracking import BackgroundView, StudyFacts, local_store_uri, trials_url
+from search.tracking import set_verbosity
+from search.ui import LOCAL_SERVER, local_store_uri
 
 CPU_TERAFLOPS_PER_TRIAL = 0.5
 """About ten seconds of one core."""
@@ -124,7 +127,7 @@ def run_search(
         ValueError: for a configuration or a table that cannot be searched.
         StudyLockedError: where another process searches this study.
     """
-    console = console or Console(quiet=is_quiet)
+    console = Console(quiet=True) if is_quiet else console or Console()
     config = config or SearchConfig()
     table, config = _read_table(config, data)
     search_data, _ = split(table, config.split)  # the sealed test part is dropped here
@@ -133,6 +136,7 @@ def run_search(
     assert config.study is not None
     with locked(config.studies_folder / f"{config.study}.lock", config.study):
         connect(config.resources, is_verbose)
+        set_verbosity(is_verbose)
         slots = plan_slots(config.resources, config.resources.device)
         for line in (device_line(slots), f"study {config.study}", *notes):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -177,12 +181,11 @@ def _search(
             [progress, view],
             duration_seconds(settings.time_budget) if settings.time_budget else None,
         )
-    study.requeue_running()
     trials = tuple(study.trials())
     study.note("state", str(ending))
     study.note("ended_at", time.time())
     experiment_id = view.close(trials, str(ending), kept, VIEW_PATIENCE_SECONDS)
-    url = experiment_id and trials_page(config, experiment_id, "http://127.0.0.1:5000")
+    url = experiment_id and trials_page(config, experiment_id)
     study.note("mlflow_url", url)
     return SearchResult(config, ending, trials, _baselines(study.attributes), url)
 
@@ -218,6 +221,10 @@ def recorded_config(config: SearchConfig, name: str) -> dict[str, Any]:
     if name == "latest":
         name = latest_study(config)
     notes, _ = read_study(record_url(config, name), name)
+    if "config" not in notes:
+        raise UnknownStudyError(
+            f"study {name} was ended before it began: begin it with --study {name}"
+        )
     tree: dict[str, Any] = json.loads(notes["config"])
     return tree
 
@@ -335,7 +342,7 @@ def _open(config: SearchConfig, data: SearchData) -> tuple[Study, tuple[str, ...
     settings, space = config.search, config.space
     assert config.study is not None
     limits = Limits(data, settings.max_parameters, settings.max_training_teraflops)
-    study, is_new = open_study(
+    study, _ = open_study(
         record_url(config, config.study),
         config.study,
         _identity(config, data),
@@ -345,11 +352,13 @@ def _open(config: SearchConfig, data: SearchData) -> tuple[Study, tuple[str, ...
         limits,
     )
     study.note("config", config.model_dump_json())  # with which --resume goes on
-    if not is_new:
+    if "facts" in study.attributes:
         return study, ()
-    study.note("facts", asdict(_facts(config, data)))
     found, impossible = starts(config, data.season)
-    return study, impossible + study.queue(found)
+    skipped = impossible + study.queue(found)
+    # Noted last: a search that was killed before this has queued too little, and begins again.
+    study.note("facts", asdict(_facts(config, data)))
+    return study, skipped
 
 
 def record_url(config: SearchConfig, study: str) -> str:
@@ -411,7 +420,8 @@ def _git_commit() -> str:
     if git is None:
         return "unknown"
     here = Path(__file__).parent
-    answer = subprocess.run([git, "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
+    command = [git, "rev-parse", "--verify", "--quiet", "HEAD"]
+    answer = subprocess.run(command, cwd=here, capture_output=True, text=True)
     return answer.stdout.strip() or "unknown"
 
 
@@ -431,9 +441,9 @@ def experiment_name(config: SearchConfig) -> str:
     return configured or "lstm-search"
 
 
-def trials_page(config: SearchConfig, experiment_id: str, local_server: str) -> str:
-    """The page that shows a study's trials; `local_server` serves the store of this folder."""
+def trials_page(config: SearchConfig, experiment_id: str) -> str:
+    """The page that shows a study's trials, on the tracking server or on that of `search ui`."""
     assert config.study is not None
     uri = tracking_uri(config)
-    server = uri.rstrip("/") if uri.startswith("http") else local_server
-    return trials_url(server, experiment_id, config.study, config.search.metric)
+    server = uri if uri.startswith("http") else LOCAL_SERVER
+    return trials_url(server, experiment_id, config.study)

@@ -151,10 +151,11 @@ class Study:
     def _sampler(self) -> optuna.samplers.BaseSampler:
         # A sampler's own random state is not in the record: seeding one for each proposal makes
         # a resumed study propose what an uninterrupted one would.
-        number = self._next_number()
+        frozen_trials = self._record.get_trials(deepcopy=False)
+        number = _next_number(frozen_trials)
         seed = proposal_seed(self._settings.seed, number)
         num_startup = self._settings.num_startup_trials
-        is_stuck = self._num_rejected_before(number) >= RANDOM_AFTER_REJECTIONS
+        is_stuck = _num_rejected_last(frozen_trials[:number]) >= RANDOM_AFTER_REJECTIONS
         if is_stuck or self._settings.sampler == "random":
             return optuna.samplers.RandomSampler(seed)
         with warnings.catch_warnings():
@@ -168,17 +169,6 @@ class Study:
                 group=True,
                 constant_liar=True,
             )
-
-    def _next_number(self) -> int:
-        """The trial that Optuna's `ask` hands out: the first that waits, else a new one."""
-        frozen_trials = self._record.get_trials(deepcopy=False)
-        waiting = (t.number for t in frozen_trials if t.state is OptunaState.WAITING)
-        return next(waiting, len(frozen_trials))
-
-    def _num_rejected_before(self, number: int) -> int:
-        """How many trials in a row were rejected just before this one."""
-        earlier = reversed(self._record.get_trials(deepcopy=False)[:number])
-        return sum(1 for _ in takewhile(lambda t: _state_of(t) is TrialState.REJECTED, earlier))
 
     # Telling what happened
 
@@ -397,6 +387,18 @@ def _pruner(settings: SearchSettings, budget: TrainingBudget) -> optuna.pruners.
             return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first_rung)
         case "none":
             return optuna.pruners.NopPruner()
+
+
+def _next_number(frozen_trials: Sequence[FrozenTrial]) -> int:
+    """The trial that Optuna's `ask` hands out: the first that waits, else a new one."""
+    waiting = (t.number for t in frozen_trials if t.state is OptunaState.WAITING)
+    return next(waiting, len(frozen_trials))
+
+
+def _num_rejected_last(frozen_trials: Sequence[FrozenTrial]) -> int:
+    """How many in a row were rejected at the end."""
+    last = takewhile(lambda t: _state_of(t) is TrialState.REJECTED, reversed(frozen_trials))
+    return sum(1 for _ in last)
 
 
 def _forget_half_a_draw(trial: optuna.Trial) -> None:

@@ -1,12 +1,18 @@
 """What a search prints at its end: the best trials, where to look, how to go on."""
 
+import shlex
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
+from search.commands import resume_command
+from search.config import SearchConfig
 from search.executor import Ending
 from search.progress import METRIC_NAMES, baselines_in_words
 from search.record import TrialState, leaderboard
-from search.search import SearchResult
+from search.search import SearchResult, tracking_uri
+from search.ui import local_store_uri
 
 NUM_SHOWN = 10
 
@@ -19,23 +25,39 @@ def print_summary(result: SearchResult, console: Console) -> None:
     else:
         console.print("no trial is complete yet")
         _print_failures(result, console)
-    _say(console, f"to beat   {baselines_in_words(result.baselines, result.config.search.metric)}")
+    to_beat = baselines_in_words(result.baselines, result.config.search.metric)
+    _say(console, f"to beat   {to_beat or 'unknown: no baseline was computed'}")
     _say(console, f"study     {result.study} ({result.ending})")
-    if result.mlflow_url:
-        _say(console, f"browse    {result.mlflow_url}")
-        _say(console, "          served by: python -m search ui")
-        _say(console, "          (a bare `mlflow ui` looks into another store)")
+    _print_view(result, console)
+    if result.ending is Ending.EXHAUSTED:
+        _say(console, "go on     in a new --study with a wider space: this one holds nothing new")
     else:
-        _say(console, f"browse    MLflow is behind: python -m search sync {result.study}")
-    more = "" if result.ending is not Ending.DONE else " --add-trials 50"
-    _say(console, f"go on     python -m search.run --resume {result.study}{more}")
+        more = " --add-trials 50" if result.ending is Ending.DONE else ""
+        _say(console, f"go on     {resume_command(result.config)}{more}")
+
+
+def _print_view(result: SearchResult, console: Console) -> None:
+    config, home = result.config, Path(result.config.home)
+    option = "" if config.home == SearchConfig().home else f" --home {shlex.quote(config.home)}"
+    if result.mlflow_url is None:
+        command = f"python -m search sync {result.study}{option}"
+        _say(console, f"browse    MLflow is behind: {command}")
+        return
+    _say(console, f"browse    {result.mlflow_url}")
+    if tracking_uri(config) == local_store_uri(home):
+        _say(console, f"          served by: python -m search ui{option}")
+        _say(console, "          (a bare `mlflow ui` looks into another store)")
+    elif not tracking_uri(config).startswith("http"):
+        _say(console, "          served by: mlflow server, with your store as --backend-store-uri")
 
 
 def _best_table(result: SearchResult) -> Table:
     metric = result.config.search.metric
     best = leaderboard(result.trials, NUM_SHOWN)
-    table = Table(title=f"The best {len(best)} trials", title_justify="left")
-    for heading in ("trial", f"{METRIC_NAMES[metric]} (standardised)", "parameters", "model"):
+    title = "The best trial" if len(best) == 1 else f"The best {len(best)} trials"
+    table = Table(title=title, title_justify="left")
+    unit = "" if metric == "mase" else " (standardised)"
+    for heading in ("trial", f"{METRIC_NAMES[metric]}{unit}", "parameters", "model"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for trial in best:
         assert trial.config is not None

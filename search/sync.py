@@ -1,12 +1,13 @@
 """`python -m search sync`: MLflow brought to what the record says."""
 
-import json
-import time
-from pathlib import Path
+from dataclasses import replace
 
-from search.config import SearchConfig
+from search.config import ConfigError, SearchConfig, parse_config
+from search.executor import Ending
 from search.kept_weights import KeptWeights
-from search.record import baseline_from_plain
+from search.lock import StudyLockedError, locked
+from search.projection import Snapshot, StudyFacts
+from search.record import TrialRecord, TrialState, baseline_from_plain
 from search.search import (
     experiment_name,
     latest_study,
@@ -16,29 +17,50 @@ from search.search import (
     trials_page,
 )
 from search.study import read_study
-from search.tracking import Snapshot, StudyFacts, rebuild
+from search.tracking import rebuild
 
 
-def sync_study(study: str, home: str) -> str:
+def sync_study(study: str, home: str, storage: str | None = None) -> str:
     """Rebuild a study's runs; return a line that says where they are.
 
     Raises:
+        ConfigError: while the study is searched: that search shows it by itself.
         UnknownStudyError: where there is no such study.
+        ViewError: where MLflow cannot be reached or refuses.
     """
-    folder = SearchConfig(home=home)
+    folder = SearchConfig(home=home, storage=storage)
     name = latest_study(folder) if study == "latest" else study
-    config = SearchConfig.model_validate_json(json.dumps(recorded_config(folder, name)))
-    notes, trials = read_study(record_url(config, name), name)
-    facts = StudyFacts(**notes["facts"])
+    # The folder and the storage may have moved since they were recorded.
+    given = {"home": home, "storage": storage}
+    config = parse_config(recorded_config(folder, name) | given)
+    try:
+        with locked(config.studies_folder / f"{name}.lock", name):
+            num_trials, page = _rebuild(config, name)
+    except StudyLockedError:
+        raise ConfigError(
+            f"study {name} is being searched, and that search keeps MLflow up to date: sync it "
+            "when it has ended"
+        ) from None
+    return f"{name}: {num_trials} trials are in MLflow: {page}"
+
+
+def _rebuild(config: SearchConfig, name: str) -> tuple[int, str]:
+    notes, recorded = read_study(record_url(config, name), name)
+    trials = [_as_left(trial) for trial in recorded]
+    was_left = any(trial.state is TrialState.RUNNING for trial in recorded)
     snapshot = Snapshot(
         trials,
-        state=notes.get("state", "running"),
-        taken_at=notes.get("ended_at", time.time()),
-        kept=KeptWeights(Path(home).resolve() / "studies" / name),
+        state=Ending.INTERRUPTED if was_left else notes.get("state", Ending.INTERRUPTED),
+        kept=KeptWeights(config.studies_folder / name),
     )
     baselines = [baseline_from_plain(plain) for plain in notes.get("baselines", [])]
-    experiment_id = rebuild(
-        tracking_uri(config), experiment_name(config), facts, snapshot, baselines
-    )
-    page = trials_page(config, experiment_id, "http://127.0.0.1:5000")
-    return f"{name}: {len(trials)} trials are in MLflow: {page}"
+    facts = StudyFacts(**notes["facts"])
+    experiment = experiment_name(config)
+    experiment_id = rebuild(tracking_uri(config), experiment, facts, snapshot, baselines)
+    return sum(trial.state.counts for trial in trials), trials_page(config, experiment_id)
+
+
+def _as_left(trial: TrialRecord) -> TrialRecord:
+    """A trial that runs where nobody searches was left, and waits for a resume."""
+    is_left = trial.state is TrialState.RUNNING
+    return replace(trial, state=TrialState.WAITING) if is_left else trial

@@ -1,48 +1,65 @@
-"""The view: MLflow shows the record, and can be rebuilt from it at any time.
+"""The view: MLflow shows the record, and can be rebuilt from it at any time. Only here is MLflow.
 
-One parent run a study, one nested child run a trial. Times come from the record, and MLflow takes
-an equal metric with an equal time only once, so that projecting twice changes nothing.
+One parent run a study, one nested child run a trial. MLflow takes an equal metric of an equal time
+only once, so that showing a record twice changes nothing.
 """
 
 import fcntl
+import itertools
 import json
+import logging
 import os
-import queue
 import sqlite3
-import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+for _name, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # MLflow's own patience, 7 retries of 120 s, would keep a call waiting for minutes where the
+    # server is gone; here whoever calls tries again.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}.items():
+    os.environ.setdefault(_name, _value)
 
-from mlflow import MlflowClient
-from mlflow.entities import (
+from mlflow import MlflowClient, MlflowException  # noqa: E402
+from mlflow.entities import (  # noqa: E402
     Dataset,
     DatasetInput,
     InputTag,
     Metric,
     Param,
     Run,
+    RunStatus,
     RunTag,
 )
 
-from pipelines.baselines import BaselineScore
-from search.kept_weights import KeptWeights
-from search.record import (
-    RecordedEvaluation,
-    TrialRecord,
-    TrialState,
-    leaderboard,
-    metric_value,
+from pipelines.baselines import BaselineScore  # noqa: E402
+from search.projection import (  # noqa: E402
+    Reading,
+    Snapshot,
+    StudyFacts,
+    baseline_readings,
+    description,
+    evaluation_readings,
+    last_time,
+    leaderboard_csv,
+    milliseconds,
+    outcome_readings,
+    outcome_tags,
+    saved_view,
+    study_readings,
+    trial_params,
 )
+from search.record import TrialRecord, TrialState  # noqa: E402
 
-FLUSH_SECONDS = 3.0
-NUM_BATCHED_METRICS = 1000  # MLflow's limit for one call
-LONGEST_VALUE = 6000  # MLflow cuts longer ones
+# MLflow's limits.
+METRICS_PER_CALL = 1000
+PARAMS_PER_CALL = 100
+PARAM_CHARACTERS = 6000
+TAG_CHARACTERS = 8000
 
 _RUN_STATUS = {
     TrialState.WAITING: "SCHEDULED",
@@ -53,63 +70,40 @@ _RUN_STATUS = {
 }
 
 
-@dataclass(frozen=True)
-class StudyFacts:
-    """What the parent run shows of a study."""
-
-    name: str
-    uid: str
-    """Tells two studies of one name apart, the older one being deleted."""
-    metric: str
-    started_at: float
-    data_name: str
-    data_fingerprint: str
-    data_source: str
-    num_rows: int
-    config_yaml: str
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
+class ViewError(ValueError):
+    """MLflow cannot be reached, or does not take a study."""
 
 
 @dataclass
-class _ChildRun:
+class _ShownRun:
+    """What the view knows of a run; a found one may lack anything."""
+
     run_id: str
+    params: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
     state: TrialState | None = None
     num_evaluations: int = 0
 
 
-@dataclass
-class _Pending:
-    trials: dict[int, TrialRecord] = field(default_factory=dict)
-    baselines: list[BaselineScore] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A whole study as the record held it at one time."""
-
-    trials: Sequence[TrialRecord]
-    state: str
-    taken_at: float
-    kept: KeptWeights
-
-
 class View:
-    """One study's runs in MLflow."""
+    """One study's runs in MLflow; one writer at a time."""
 
     def __init__(self, uri: str, experiment: str, facts: StudyFacts):
-        """Connect to the store and find the study's runs, or make its parent run."""
+        """Connect to the store, find the study's runs and complete its parent run."""
         self._facts = facts
         self._client = open_store(uri)
         self.experiment_id = _experiment_id(self._client, uri, experiment)
-        self._children: dict[int, _ChildRun] = {}
-        parent_id = None
-        for run in self._find_runs():
-            if run.data.tags["kind"] == "study":
-                parent_id = run.info.run_id
-            else:
-                self._children[int(run.data.tags["trial"])] = _ChildRun(run.info.run_id)
-        self.parent_id = parent_id or self._make_parent()
+        found = self._find_runs()
+        self._parent = self._show_study(found.pop("study", None))
+        self._children: dict[int, _ShownRun] = {}
+        for number, run in found.items():
+            self._children[int(number)] = _shown(run)
+            if run.data.tags.get("mlflow.parentRunId") != self._parent.run_id:
+                self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self._parent.run_id)
+
+    def mark_running(self) -> None:
+        """Show that the search goes on."""
+        self._client.update_run(self._parent.run_id, "RUNNING")
 
     def show_trials(self, trials: Iterable[TrialRecord]) -> None:
         """Bring the child runs to what the record says."""
@@ -119,71 +113,66 @@ class View:
 
     def show_baselines(self, baselines: Iterable[BaselineScore]) -> None:
         """Put the forecasts to beat on the parent run."""
-        started = _milliseconds(self._facts.started_at)
-        metrics = [
-            Metric(f"baseline_{_metric_name(baseline.name)}_{name}", value, started, 0)
-            for baseline in baselines
-            for name, value in _error_metrics(asdict(baseline.errors)).items()
-        ]
-        self._client.log_batch(self.parent_id, metrics=metrics)
+        self._log_readings(self._parent, baseline_readings(baselines, self._facts.started_at))
 
     def show_all(self, snapshot: Snapshot) -> None:
         """Show every trial, and on the parent run best values, leaderboard and state."""
         self.show_trials(snapshot.trials)
-        best, when = leaderboard(snapshot.trials), _milliseconds(snapshot.taken_at)
-        values = {
-            f"num_{state}": float(sum(trial.state is state for trial in snapshot.trials))
-            for state in TrialState
-            if state.counts
-        }
-        values |= _best_metrics(best[0], self._facts.metric) if best else {}
-        self._client.log_batch(
-            self.parent_id,
-            metrics=[Metric(name, value, when, 0) for name, value in values.items()],
-            tags=[
-                RunTag("state", snapshot.state),
-                RunTag("best_trial", best[0].name if best else "none"),
-            ],
-        )
-        self._client.log_text(self.parent_id, leaderboard_csv(best), "leaderboard.csv")
+        best, run = snapshot.leaderboard, self._parent
+        self._log_readings(run, study_readings(snapshot.trials, self._facts.metric))
+        best_trial = best[0].name if best else "none"
+        self._log_tags(run, {"state": snapshot.state, "best_trial": best_trial})
+        self._client.log_text(run.run_id, leaderboard_csv(best), "leaderboard.csv")
         for trial in best:
             if snapshot.kept.path(trial.number).exists():
                 self._show_weights(trial, snapshot.kept.path(trial.number))
         is_over = snapshot.state in ("done", "space exhausted")
-        status = "FINISHED" if is_over else "SCHEDULED"
-        self._client.set_terminated(self.parent_id, status, end_time=when)
+        ended_at = snapshot.last_time or self._facts.started_at
+        self._end_run(run, "FINISHED" if is_over else "SCHEDULED", ended_at)
+
+    def _show_study(self, found: Run | None) -> _ShownRun:
+        facts = self._facts
+        tags = {
+            "kind": "study",
+            "data_fingerprint": facts.data_fingerprint,
+            "mlflow.source.name": "lstm-search",
+            "mlflow.note.content": description(facts, self.experiment_id),
+            **facts.tags,
+        }
+        run = _shown(found) if found else self._make_run(facts.name, facts.started_at, tags)
+        self._log_tags(run, {name: tags[name] for name in tags.keys() - run.tags})
+        self._log_params(run, {n: v for n, v in facts.params.items() if v})
+        self._client.log_inputs(run.run_id, datasets=[_dataset(facts)])
+        self._client.log_text(run.run_id, facts.config_yaml, "config.yaml")
+        key = f"mlflow.sharedViewState.{facts.name}"
+        self._client.set_experiment_tag(self.experiment_id, key, saved_view(facts))
+        return run
 
     def _show_trial(self, trial: TrialRecord) -> None:
-        child = self._children.get(trial.number) or self._make_child(trial)
-        evaluations = trial.evaluations[child.num_evaluations :]
-        metrics = [m for recorded in evaluations for m in _evaluation_metrics(recorded)]
-        for first in range(0, len(metrics), NUM_BATCHED_METRICS):
-            self._client.log_batch(child.run_id, metrics[first : first + NUM_BATCHED_METRICS])
-        child.num_evaluations = len(trial.evaluations)
-        if trial.state is not child.state:
-            self._show_state(trial, child)
+        run = self._children.get(trial.number)
+        if run is None:
+            started_at = trial.started_at or self._facts.started_at
+            tags = {"kind": "trial", "trial": str(trial.number)}
+            tags["mlflow.parentRunId"] = self._parent.run_id
+            run = self._children[trial.number] = self._make_run(trial.name, started_at, tags)
+        self._log_params(run, trial_params(trial))
+        evaluations = trial.evaluations[run.num_evaluations :]
+        self._log_readings(run, itertools.chain(*map(evaluation_readings, evaluations)))
+        run.num_evaluations = len(trial.evaluations)
+        if trial.state is not run.state:
+            self._show_state(trial, run)
 
-    def _show_state(self, trial: TrialRecord, child: _ChildRun) -> None:
-        has_ended = trial.state.counts
-        ended_at = _milliseconds(trial.ended_at) if has_ended and trial.ended_at else None
-        if ended_at is not None:
-            values = _best_metrics(trial, self._facts.metric)
-            if trial.started_at is not None and trial.ended_at is not None:
-                values["duration_seconds"] = trial.ended_at - trial.started_at
-            tags = {"outcome": str(trial.state), "reason": trial.reason, **_place(trial)}
-            self._client.log_batch(
-                child.run_id,
-                metrics=[Metric(name, value, ended_at, 0) for name, value in values.items()],
-                tags=[RunTag(name, value) for name, value in tags.items() if value],
-            )
-        if trial.traceback:
-            self._client.log_text(child.run_id, trial.traceback, "traceback.txt")
-        status = _RUN_STATUS[trial.state]
-        if has_ended:
-            self._client.set_terminated(child.run_id, status, end_time=ended_at)
+    def _show_state(self, trial: TrialRecord, run: _ShownRun) -> None:
+        if trial.state.counts:
+            self._log_readings(run, outcome_readings(trial, self._facts.metric))
+            self._log_tags(run, outcome_tags(trial))
+            if trial.traceback:
+                self._client.log_text(run.run_id, trial.traceback, "traceback.txt")
+            ended_at = last_time(trial) or self._facts.started_at
+            self._end_run(run, _RUN_STATUS[trial.state], ended_at)
         else:
-            self._client.update_run(child.run_id, status)
-        child.state = trial.state
+            self._client.update_run(run.run_id, _RUN_STATUS[trial.state])
+        run.state = trial.state
 
     def _show_weights(self, trial: TrialRecord, path: Path) -> None:
         assert trial.config is not None
@@ -192,149 +181,57 @@ class View:
         config = trial.config.model_dump_json(indent=2)
         self._client.log_text(run_id, config, "model/config.json")
 
-    def _make_child(self, trial: TrialRecord) -> _ChildRun:
-        started_at = trial.started_at or self._facts.started_at
+    def _make_run(self, name: str, started_at: float, tags: Mapping[str, str]) -> _ShownRun:
         run = self._client.create_run(
             self.experiment_id,
-            start_time=_milliseconds(started_at),
-            run_name=trial.name,
-            tags={
-                "mlflow.parentRunId": self.parent_id,
-                "kind": "trial",
-                "study": self._facts.name,
-                "study_uid": self._facts.uid,
-                "trial": str(trial.number),
-            },
+            start_time=milliseconds(started_at),
+            run_name=name,
+            tags={"study": self._facts.name, "study_uid": self._facts.uid, **_cut(tags)},
         )
-        params = [Param(name, value) for name, value in trial_params(trial).items()]
-        self._client.log_batch(run.info.run_id, params=params)
-        child = _ChildRun(run.info.run_id)
-        self._children[trial.number] = child
-        return child
+        return _shown(run)
 
-    def _make_parent(self) -> str:
-        facts = self._facts
-        run = self._client.create_run(
-            self.experiment_id,
-            start_time=_milliseconds(facts.started_at),
-            run_name=facts.name,
-            tags={
-                "kind": "study",
-                "study": facts.name,
-                "study_uid": facts.uid,
-                "data_fingerprint": facts.data_fingerprint,
-                "mlflow.note.content": _description(facts),
-                **facts.tags,
-            },
+    def _end_run(self, run: _ShownRun, status: str, ended_at: float) -> None:
+        # The client's own set_terminated prints two lines about each run.
+        self._client._tracking_client.store.update_run_info(
+            run.run_id, RunStatus.from_string(status), milliseconds(ended_at), None
         )
-        run_id: str = run.info.run_id
-        params = [Param(name, value[:LONGEST_VALUE]) for name, value in facts.params.items()]
-        for first in range(0, len(params), 100):  # MLflow's limit for one call
-            self._client.log_batch(run_id, params=params[first : first + 100])
-        self._client.log_inputs(run_id, datasets=[_dataset(facts)])
-        self._client.log_text(run_id, facts.config_yaml, "config.yaml")
-        return run_id
 
-    def _find_runs(self) -> Iterator[Run]:
-        wanted = f"tags.study_uid = '{self._facts.uid}'"
-        token = None
+    def _log_readings(self, run: _ShownRun, readings: Iterable[Reading]) -> None:
+        metrics = [
+            Metric(reading.name, reading.value, milliseconds(reading.time), reading.step)
+            for reading in readings
+        ]
+        for first in range(0, len(metrics), METRICS_PER_CALL):
+            self._client.log_batch(run.run_id, metrics[first : first + METRICS_PER_CALL])
+
+    def _log_params(self, run: _ShownRun, params: Mapping[str, str]) -> None:
+        # A parameter cannot be changed, and another version may write it another way.
+        missing = [
+            Param(name, value[:PARAM_CHARACTERS])
+            for name, value in params.items()
+            if name not in run.params
+        ]
+        for first in range(0, len(missing), PARAMS_PER_CALL):
+            self._client.log_batch(run.run_id, params=missing[first : first + PARAMS_PER_CALL])
+        run.params |= params.keys()
+
+    def _log_tags(self, run: _ShownRun, tags: Mapping[str, str]) -> None:
+        if tags:
+            self._client.log_batch(run.run_id, tags=[RunTag(*tag) for tag in _cut(tags).items()])
+
+    def _find_runs(self) -> dict[str, Run]:
+        """The runs of the study by trial number, and its parent run as `study`."""
+        found: dict[str, Run] = {}
+        wanted, token = f"tags.study_uid = '{self._facts.uid}'", None
         while True:
             page = self._client.search_runs([self.experiment_id], wanted, page_token=token)
-            yield from page
+            for run in page:
+                if run is not found.setdefault(run.data.tags.get("trial", "study"), run):
+                    # Made twice: a server answered too late, or two processes wrote at a time.
+                    self._client.delete_run(run.info.run_id)
             token = page.token
             if not token:
-                return
-
-
-class BackgroundView:
-    """Keeps the view up to date in a thread of its own; never touches the record.
-
-    It is told what happens (`search.executor.Listener`) and passes frozen trials on. An MLflow
-    that fails is tried again at the next turn: it delays the view, never the search.
-    """
-
-    def __init__(self, uri: str, experiment: str, facts: StudyFacts):
-        """Start the thread; it connects by itself."""
-        self._arguments = (uri, experiment, facts)
-        self._view: View | None = None
-        self._news: queue.SimpleQueue[TrialRecord | BaselineScore | None] = queue.SimpleQueue()
-        self._pending = _Pending()
-        self._snapshot: Snapshot | None = None
-        self.error: Exception | None = None
-        """Why the view is behind, where it is."""
-        self.seconds = 0.0
-        """Time that the thread has spent on MLflow."""
-        self._thread = threading.Thread(target=self._run, name="mlflow-view", daemon=True)
-        self._thread.start()
-
-    def on_start(self, trial: TrialRecord) -> None:
-        """Show a running trial."""
-        self._news.put(trial)
-
-    def on_evaluation(self, trial: TrialRecord) -> None:
-        """Show an evaluation more."""
-        self._news.put(trial)
-
-    def on_end(self, trial: TrialRecord) -> None:
-        """Show how a trial ended."""
-        self._news.put(trial)
-
-    def on_baseline(self, baseline: BaselineScore) -> None:
-        """Show one of the forecasts to beat."""
-        self._news.put(baseline)
-
-    def close(
-        self, trials: Sequence[TrialRecord], state: str, kept: KeptWeights, timeout_seconds: float
-    ) -> str | None:
-        """Show what is left and the summary.
-
-        Returns:
-            The experiment's id; None where MLflow did not take everything in time.
-        """
-        self._snapshot = Snapshot(trials, state, time.time(), kept)
-        self._news.put(None)
-        self._thread.join(timeout_seconds)
-        if self._thread.is_alive() or self.error is not None or self._view is None:
-            return None
-        return self._view.experiment_id
-
-    def _run(self) -> None:
-        is_open = True
-        while is_open:
-            is_open = self._gather(until=time.monotonic() + FLUSH_SECONDS)
-            started = time.monotonic()
-            try:
-                self._flush()
-                self.error = None
-            except Exception as error:  # whatever MLflow raises, the search must not notice
-                self.error = error
-            self.seconds += time.monotonic() - started
-
-    def _gather(self, until: float) -> bool:
-        """Collect news for a while, the latest of each trial; return whether more may come."""
-        while (left := until - time.monotonic()) > 0:
-            try:
-                news = self._news.get(timeout=left)
-            except queue.Empty:
-                break
-            if news is None:
-                return False
-            if isinstance(news, BaselineScore):
-                self._pending.baselines.append(news)
-            else:
-                self._pending.trials[news.number] = news
-        return True
-
-    def _flush(self) -> None:
-        view = self._view = self._view or View(*self._arguments)
-        for number, trial in list(self._pending.trials.items()):
-            view.show_trials([trial])
-            del self._pending.trials[number]
-        if self._pending.baselines:
-            view.show_baselines(self._pending.baselines)
-            self._pending.baselines.clear()
-        if self._snapshot is not None:
-            view.show_all(self._snapshot)
+                return found
 
 
 def open_store(uri: str) -> MlflowClient:
@@ -359,65 +256,63 @@ def rebuild(
     snapshot: Snapshot,
     baselines: Iterable[BaselineScore],
 ) -> str:
-    """Bring a study's runs to what the record says; return the experiment's id."""
-    view = View(uri, experiment, facts)
-    view.show_baselines(baselines)
-    view.show_all(snapshot)
+    """Bring a study's runs to what the record says; return the experiment's id.
+
+    Raises:
+        ViewError: where MLflow cannot be reached or refuses.
+    """
+    try:
+        view = View(uri, experiment, facts)
+        view.show_baselines(baselines)
+        view.show_all(snapshot)
+    except MlflowException as error:
+        reason = str(error).splitlines()[0]
+        raise ViewError(f"MLflow does not take study {facts.name}: {reason}") from None
     return view.experiment_id
 
 
-def local_store_uri(home: Path) -> str:
-    """The store beside the studies of this folder."""
-    return f"sqlite:///{home.resolve() / 'mlflow.db'}"
+def set_verbosity(is_verbose: bool) -> None:
+    """Let MLflow's own messages about its store through, or warnings only."""
+    level = logging.INFO if is_verbose else logging.WARNING
+    logging.getLogger("mlflow.store.db.utils").setLevel(level)
 
 
-def trials_url(server: str, experiment_id: str, study: str, metric: str) -> str:
-    """The page that shows a study's trials flat, the best first."""
-    wanted = quote(f"tags.study = '{study}' and tags.kind = 'trial'")
-    order = quote(f"metrics.`best_val_{_metric_key(metric)}`")
-    return (
-        f"{server}/#/experiments/{experiment_id}/runs"
-        f"?searchFilter={wanted}&orderByKey={order}&orderByAsc=true"
-    )
+set_verbosity(is_verbose=False)
 
 
-def trial_params(trial: TrialRecord) -> dict[str, str]:
-    """A trial's parameters, the same names for every trial: no column of a table is empty."""
-    assert trial.config is not None
-    model, training = trial.config.model, trial.config.training
-    values = {
-        "widths": "-".join(str(width) for width in model.widths),
-        "num_layers": model.num_layers,
-        "shape": "uniform" if len(set(model.widths)) == 1 else "per_layer",
-        "hidden_size": model.widths[-1],
-        "num_parameters": trial.num_parameters,
-        "seed": trial.seed,
-        **model.model_dump(exclude={"widths"}),
-        **training.model_dump(),
-    }
-    return {name: str(value) for name, value in values.items()}
+def _cut(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value[:TAG_CHARACTERS] for name, value in tags.items()}
 
 
-def leaderboard_csv(best: Iterable[TrialRecord]) -> str:
-    """The complete trials as a table, the best first."""
-    rows = []
-    for rank, trial in enumerate(best, start=1):
-        row = {"rank": str(rank), "trial": str(trial.number), "value": repr(trial.value)}
-        rows.append(row | trial_params(trial))
-    lines = [",".join(rows[0])] if rows else ["rank,trial,value"]
-    return "\n".join([*lines, *(",".join(row.values()) for row in rows)]) + "\n"
+def _shown(run: Run) -> _ShownRun:
+    return _ShownRun(run.info.run_id, frozenset(run.data.params), frozenset(run.data.tags))
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
+    if experiment is None:
+        return _make_experiment(client, uri, name)
+    if experiment.lifecycle_stage == "deleted":
+        raise ViewError(
+            f"experiment {name} is deleted in MLflow: restore it there or choose another "
+            "--experiment"
+        )
+    return str(experiment.experiment_id)
+
+
+def _make_experiment(client: MlflowClient, uri: str, name: str) -> str:
     path = _sqlite_path(uri)
     # An absolute place serves a direct client and a server alike.
     location = None if path is None else (path.parent / "artifacts").absolute().as_uri()
     # So marked, the page opens on runs and metrics instead of on traces of chats.
     tags = {"mlflow.experimentKind": "custom_model_development"}
-    return str(client.create_experiment(name, artifact_location=location, tags=tags))
+    try:
+        return str(client.create_experiment(name, artifact_location=location, tags=tags))
+    except MlflowException:
+        made_meanwhile = client.get_experiment_by_name(name)
+        if made_meanwhile is None:
+            raise
+        return str(made_meanwhile.experiment_id)
 
 
 def _sqlite_path(uri: str) -> Path | None:
@@ -431,53 +326,6 @@ def _held(path: Path) -> Iterator[None]:
         yield
 
 
-def _evaluation_metrics(recorded: RecordedEvaluation) -> list[Metric]:
-    evaluation, when = recorded.evaluation, _milliseconds(recorded.time)
-    values = _error_metrics(evaluation.to_dict()) | {
-        "train_loss": evaluation.train_loss,
-        "learning_rate": evaluation.learning_rate,
-        "steps_per_second": evaluation.steps_per_second,
-        "peak_memory_mib": evaluation.peak_memory_bytes / 2**20,
-    }
-    return [Metric(name, value, when, evaluation.step) for name, value in values.items()]
-
-
-def _error_metrics(flat: Mapping[str, object]) -> dict[str, float]:
-    """`val_mae` in original units, `val_mae_scaled` on standardised values, and so on."""
-    names = ("mae", "mse", "rmse", "mase", "mae_scaled", "mse_scaled", "rmse_scaled")
-    return {f"val_{name}": float(str(flat[name])) for name in names if name in flat}
-
-
-def _best_metrics(trial: TrialRecord, metric: str) -> dict[str, float]:
-    """The errors of a trial's best weights: MLflow's own column is the last evaluation's."""
-    if not trial.evaluations:
-        return {}
-    best = trial.final or min(
-        trial.evaluations,
-        key=lambda recorded: metric_value(recorded.evaluation, metric),  # type: ignore[arg-type]
-    )
-    metrics = _error_metrics(best.evaluation.to_dict())
-    return {f"best_{name}": value for name, value in metrics.items()} | {
-        "best_step": best.evaluation.step
-    }
-
-
-def _metric_key(metric: str) -> str:
-    return metric if metric == "mase" else f"{metric}_scaled"
-
-
-def _metric_name(text: str) -> str:
-    return text.replace(" ", "_").replace("(", "").replace(")", "")
-
-
-def _place(trial: TrialRecord) -> dict[str, str]:
-    return {name: str(value) for name, value in trial.ran_on.items()}
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
 def _dataset(facts: StudyFacts) -> DatasetInput:
     dataset = Dataset(
         name=facts.data_name,
@@ -487,15 +335,3 @@ def _dataset(facts: StudyFacts) -> DatasetInput:
         profile=json.dumps({"num_rows": facts.num_rows}),
     )
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "train and validation")])
-
-
-def _description(facts: StudyFacts) -> str:
-    return (
-        f"A search for the LSTM that forecasts **{facts.data_name}** best. "
-        "Each nested run is a trial; `best_val_…` are the errors of its best weights on the "
-        "validation part, `val_…` their course over the training steps; `…_scaled` are on "
-        "standardised values, the others in the units of the table. The search minimises "
-        f"`best_val_{_metric_key(facts.metric)}`. `baseline_…` on this run are the forecasts to "
-        "beat, on the same windows. A trial that was stopped early is finished here and says so "
-        "in its tag `outcome`."
-    )

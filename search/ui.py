@@ -9,10 +9,10 @@ from typing import NoReturn
 import typer
 
 from search.config import ConfigError
-from search.tracking import local_store_uri
 
 PREFERRED_PORT = 5000
-"""Links that a search prints lead here."""
+LOCAL_SERVER = f"http://127.0.0.1:{PREFERRED_PORT}"
+"""Where the links that a search prints lead."""
 
 
 def serve(home: str) -> NoReturn:
@@ -21,18 +21,28 @@ def serve(home: str) -> NoReturn:
     Raises:
         ConfigError: where the folder holds no store yet.
     """
-    store = Path(home) / "mlflow.db"
-    if not store.exists():
+    if not (Path(home) / "mlflow.db").exists():
         raise ConfigError(f"there is no search in {home} yet; begin one: python -m search.run")
     port = free_port()
-    typer.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl+C ends it)")
+    typer.echo(f"MLflow starts on http://127.0.0.1:{port} in some ten seconds; Ctrl+C ends it")
+    if port != PREFERRED_PORT:
+        typer.echo(f"port {PREFERRED_PORT} is taken: put {port} in its place in a search's link")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri"]
     command += [local_store_uri(Path(home)), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1"]
-    # Without job execution the server starts in a third of the time and memory.
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command += ["--workers", "1", "--uvicorn-opts", "--log-level=warning"]
+    quiet = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Without job execution the server starts in a third of the time and memory.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",  # MLflow's own, on what it imports
+    }
     # In this process's place, so that whoever ends it ends the server.
     os.execve(sys.executable, command, {**quiet, **os.environ})
+
+
+def local_store_uri(home: Path) -> str:
+    """The store beside the studies of this folder."""
+    return f"sqlite:///{home.resolve() / 'mlflow.db'}"
 
 
 def free_port() -> int:

@@ -1,11 +1,23 @@
 """What the tests of the search start from: a small table, evaluations, studies in real files."""
 
+import contextlib
+import logging
 import math
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import sqlalchemy
 import torch
@@ -14,15 +26,19 @@ from pipelines.metrics import Errors
 from pipelines.splits import SearchData
 from pipelines.training import Evaluation
 from pipelines.training_config import TrainingBudget
-from search.config import SearchSettings
+from search.config import SearchConfig, SearchSettings, to_yaml
 from search.limits import Limits
+from search.projection import StudyFacts
+from search.record import TrialRecord
 from search.space import Space, TrialConfig, derive
-from search.study import Study, open_study
+from search.study import Study, open_study, read_study
 
 MakeData = Callable[..., SearchData]
 MakeEvaluation = Callable[..., Evaluation]
 MakeSpace = Callable[..., Space]
 OpenStudy = Callable[..., Study]
+MakeFacts = Callable[..., StudyFacts]
+DumpView = Callable[..., dict[str, dict[str, Any]]]
 LossOf = Callable[[TrialConfig, int], float]
 
 BUDGET = TrainingBudget(max_steps=300, evaluate_every_steps=50, precision="float32")
@@ -61,19 +77,45 @@ def loss_of() -> LossOf:
     return loss_at
 
 
-@pytest.fixture
-def open_small_study(tmp_path: Path) -> Iterator[OpenStudy]:
-    """Open the study of this test, again and again, on one SQLite file."""
+@pytest.fixture(autouse=True)
+def _connections_closed() -> Iterator[None]:
+    with connections_closed():
+        yield
+
+
+@contextlib.contextmanager
+def connections_closed() -> Iterator[None]:
+    # A study has no end of its own, it is left or killed: its connections would end with a warning.
     connections: list[Any] = []
 
     def remember(connection: Any, _: Any) -> None:
         connections.append(connection)
 
     sqlalchemy.event.listen(sqlalchemy.Engine, "connect", remember)
-    yield lambda **changes: small_study(tmp_path / "record.db", **changes)
+    yield
     sqlalchemy.event.remove(sqlalchemy.Engine, "connect", remember)
     for connection in connections:
-        connection.close()  # a study has no end of its own: it is left, or killed
+        connection.close()
+
+
+@pytest.fixture(scope="session")
+def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record without a study, to be copied: making one takes half a second."""
+    file = tmp_path_factory.mktemp("record") / "empty.db"
+    optuna.storages.RDBStorage(f"sqlite:///{file}").engine.dispose()
+    return file
+
+
+@pytest.fixture
+def open_small_study(tmp_path: Path, empty_record: Path) -> OpenStudy:
+    """Open the study of this test, again and again, on one SQLite file unless another is named."""
+
+    def open_it(file: Path = tmp_path / "record.db", **changes: Any) -> Study:
+        if not file.exists():
+            shutil.copy(empty_record, file)
+        return small_study(file, **changes)
+
+    return open_it
 
 
 def small_data(**changes: Any) -> SearchData:
@@ -153,3 +195,260 @@ def small_study(
     limits = Limits(data, search.max_parameters, max_teraflops)
     begun_with = {"data": data.fingerprint, "metric": search.metric} | (identity or {})
     return open_study(f"sqlite:///{file}", name, begun_with, space, budget, search, limits)[0]
+
+
+# The view: MLflow stores and servers, and all that they hold
+
+
+@pytest.fixture(scope="session")
+def empty_view(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store without a run, to be copied: making one takes some seconds."""
+    from search.tracking import open_store
+
+    file = tmp_path_factory.mktemp("view") / "mlflow.db"
+    with connections_closed():
+        open_store(f"sqlite:///{file}")
+    copy = file.with_name("empty.db")
+    with (
+        contextlib.closing(sqlite3.connect(file)) as source,
+        contextlib.closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+    return copy
+
+
+@pytest.fixture
+def view_store(tmp_path: Path, empty_view: Path) -> str:
+    """The URI of this test's own MLflow store, in its folder."""
+    shutil.copy(empty_view, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+class MlflowServer:
+    """`mlflow server` on a store in `folder`; it can be stopped and started again."""
+
+    def __init__(self, folder: Path, empty_view: Path):
+        self._folder = folder
+        shutil.copy(empty_view, folder / "mlflow.db")
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self._port = listener.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self.store_uri = f"sqlite:///{folder / 'mlflow.db'}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--backend-store-uri", self.store_uri]
+        command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        self._process = subprocess.Popen(
+            command,
+            cwd=self._folder,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_for_page(f"{self.uri}/health")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # its own group: children left behind
+        self._process = None
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(
+    tmp_path_factory: pytest.TempPathFactory, empty_view: Path
+) -> Iterator[MlflowServer]:
+    """A running MLflow server, the same for all tests."""
+    server = MlflowServer(tmp_path_factory.mktemp("server"), empty_view)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def stopped_server(tmp_path: Path, empty_view: Path) -> Iterator[MlflowServer]:
+    """This test's own MLflow server, not started yet."""
+    server = MlflowServer(tmp_path, empty_view)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[[str], None]:
+    """Wait until an address answers."""
+    return wait_for_page
+
+
+def wait_for_page(url: str, timeout_seconds: float = 90) -> None:
+    until = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            assert time.monotonic() < until, f"{url} does not answer"
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def played_record(tmp_path_factory: pytest.TempPathFactory, empty_record: Path) -> Path:
+    """The record of a study `small` with trials of every outcome."""
+    file = tmp_path_factory.mktemp("played") / "small.db"
+    shutil.copy(empty_record, file)
+    with connections_closed():
+        play(small_study(file, name="small", pruner="none"))
+    return file
+
+
+@pytest.fixture(scope="session")
+def played_trials(played_record: Path) -> list[TrialRecord]:
+    """The trials of that study: 4 runs, the others have ended."""
+    with connections_closed():
+        return read_study(f"sqlite:///{played_record}", "small")[1]
+
+
+@pytest.fixture
+def played_study(played_record: Path, tmp_path: Path) -> Study:
+    """That study, of this test alone, in `studies/small.db`."""
+    file = tmp_path / "studies" / "small.db"
+    file.parent.mkdir()
+    shutil.copy(played_record, file)
+    study = small_study(file, name="small", pruner="none")
+    assert study.ask() is not None  # trial 4, which waited: its process is another
+    return study
+
+
+def play(study: Study) -> None:
+    """Trials 0 and 1 complete, 2 pruned, 3 failed, 4 running, 6 complete; 5 was rejected."""
+    proposals = [study.ask() for _ in range(5)]
+    known = proposals[0]
+    assert known is not None
+    study.queue([known.config])
+    proposals.append(study.ask())
+    numbers = [proposal.number for proposal in proposals if proposal is not None]
+    assert numbers == [0, 1, 2, 3, 4, 6]
+    for number in numbers:
+        study.started(number)
+        study.report(number, small_evaluation(0.5 - number / 100, step=50))
+        study.ran_on(number, {"host": "here", "pid": 17})
+    for number in (0, 1, 6):
+        study.report(number, small_evaluation(0.3 - number / 100, step=100))
+        study.report(number, small_evaluation(0.4 - number / 100, step=300))
+        study.report_final(number, small_evaluation(0.35 - number / 100, step=100))
+        study.complete(number)
+    study.report(2, small_evaluation(0.45, step=100))
+    study.prune(2, "stopped early at step 100")
+    study.fail(3, "OSError: the disk is full", "Traceback:\n  ...\nOSError: the disk is full")
+
+
+@pytest.fixture(scope="session")
+def make_facts() -> MakeFacts:
+    """What the view shows of a study as a whole, and any change to it."""
+    return small_facts
+
+
+def small_facts(**changes: Any) -> StudyFacts:
+    config = SearchConfig(study="small")
+    fields: dict[str, Any] = {
+        "name": "small",
+        "uid": "0123456789abcdef0123456789abcdef",
+        "metric": "mae",
+        "started_at": 1_790_000_000.0,
+        "data_name": "small",
+        "data_fingerprint": "0123456789abcdef" * 4,
+        "data_source": "small.csv",
+        "num_rows": 120,
+        "config_yaml": to_yaml(config),
+        "params": {"study": "small", "search.trials": "100"},
+        "tags": {"git_commit": "c0ffee", "version_torch": "2.13.0"},
+    }
+    return StudyFacts(**(fields | changes))
+
+
+@pytest.fixture(scope="session")
+def dump_view() -> DumpView:
+    """All that an experiment in a store shows, by the names of its runs."""
+    return dump_experiment
+
+
+def dump_experiment(store_uri: str, experiment: str = "lstm-search") -> dict[str, dict[str, Any]]:
+    store = Path(store_uri.removeprefix("sqlite:///"))
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        # Read from the tables: the same for a server, and it takes no time.
+        def rows(query: str, *values: Any) -> list[Any]:
+            return sorted(database.execute(query, values).fetchall())
+
+        of_name = "SELECT experiment_id FROM experiments WHERE name = ?"
+        active = f"lifecycle_stage = 'active' AND experiment_id = ({of_name})"
+        runs = rows(f"SELECT run_uuid, name FROM runs WHERE {active}", experiment)
+        names = dict(runs)
+        assert len(set(names.values())) == len(runs), f"runs of one name: {runs}"
+        dump = {name: dump_run(rows, run_id, store.parent) for run_id, name in runs}
+        tags = f"SELECT key, value FROM experiment_tags WHERE experiment_id = ({of_name})"
+        dump["experiment"] = {"tags": dict(rows(tags, experiment))}
+    for run in dump.values():
+        if parent := run["tags"].get("mlflow.parentRunId"):
+            run["tags"]["mlflow.parentRunId"] = names.get(parent, "a run that is not shown")
+    return dump
+
+
+def dump_run(rows: Callable[..., list[Any]], run_id: str, folder: Path) -> dict[str, Any]:
+    query = "SELECT status, start_time, end_time, artifact_uri FROM runs WHERE run_uuid = ?"
+    [(*info, artifact_uri)] = rows(query, run_id)
+    place = artifact_uri.removeprefix("file://")
+    place = Path(place.replace("mlflow-artifacts:", f"{folder}/artifacts"))
+    metrics: dict[str, list[Any]] = {}
+    query = "SELECT key, step, timestamp, value, is_nan FROM metrics WHERE run_uuid = ?"
+    for name, *reading in rows(query, run_id):
+        metrics.setdefault(name, []).append(tuple(reading))
+    query = (
+        "SELECT name, digest, dataset_source, dataset_profile FROM datasets JOIN inputs "
+        "ON dataset_uuid = source_id WHERE destination_id = ?"
+    )
+    return {
+        "info": tuple(info),
+        "params": dict(rows("SELECT key, value FROM params WHERE run_uuid = ?", run_id)),
+        "tags": dict(rows("SELECT key, value FROM tags WHERE run_uuid = ?", run_id)),
+        "latest": dict(rows("SELECT key, value FROM latest_metrics WHERE run_uuid = ?", run_id)),
+        "metrics": metrics,
+        "inputs": rows(query, run_id),
+        "artifacts": {
+            str(path.relative_to(place)): path.read_bytes()
+            for path in place.rglob("*")
+            if path.is_file()
+        },
+    }
+
+
+# The executor: one Ray for all tests
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """Ray with two CPUs and a GPU, which is declared even where there is none."""
+    from search import executor  # says first how quiet Ray is to be
+
+    executor.ray.shutdown()
+    executor.ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    yield
+    executor.ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def closing_connections() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Close the databases that are opened within, for fixtures that outlive one test."""
+    return connections_closed

@@ -74,7 +74,7 @@ def fixed(space: Space, **chosen: Value) -> TrialConfig:
 # Points and configurations
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(point=points())
 def test_every_point_builds_a_model_of_just_as_many_parameters_as_were_counted(
     point: dict[str, Value], make_data: MakeData
@@ -323,7 +323,7 @@ def test_what_a_start_leaves_out_takes_the_spaces_value_nearest_to_a_good_one(
         patch_length={"choices": [1, 6, 3]},
         weight_decay=0.5,
         linear_skip=False,
-        lookback={"low": 10, "high": 31, "step": 10},
+        lookback={"low": 10, "high": 36, "step": 10},
     )
     config = start_config(Start(widths=(16,)), space, BUDGET, season=6)
     assert config.training.learning_rate == 0.01

@@ -1,0 +1,177 @@
+"""The view of a running search: an MLflow that is down delays it and never disturbs the search."""
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.baselines import BaselineScore
+from pipelines.training import Evaluation
+from search.background_view import BackgroundView
+from search.kept_weights import KeptWeights
+from search.projection import Snapshot, StudyFacts, trial_params
+from search.record import TrialRecord
+from search.study import Study
+from search.tracking import rebuild
+
+MakeEvaluation = Callable[..., Evaluation]
+MakeFacts = Callable[..., StudyFacts]
+DumpView = Callable[..., dict[str, dict[str, Any]]]
+
+AT_ONCE_SECONDS = 0.1
+"""What the search may spend on telling the view: nothing that waits fits into it."""
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> KeptWeights:
+    kept = KeptWeights(tmp_path / "kept")
+    kept.write(6, b"the weights of trial 6")
+    return kept
+
+
+def shown_trials(trials: list[TrialRecord]) -> list[TrialRecord]:
+    return [trial for trial in trials if trial.config is not None]
+
+
+def tell_all(view: BackgroundView, trials: list[TrialRecord]) -> None:
+    for trial in shown_trials(trials):
+        view.on_start(trial)
+        view.on_evaluation(trial)
+        view.on_end(trial)
+
+
+def eventually(is_so: Callable[[], bool], timeout_seconds: float = 60) -> None:
+    until = time.monotonic() + timeout_seconds
+    while not is_so():
+        assert time.monotonic() < until, "it did not come to pass"
+        time.sleep(0.1)
+
+
+def test_what_a_search_tells_is_what_its_record_says(
+    view_store: str,
+    played_trials: list[TrialRecord],
+    make_facts: MakeFacts,
+    make_evaluation: MakeEvaluation,
+    kept: KeptWeights,
+    dump_view: DumpView,
+) -> None:
+    baseline = BaselineScore("ridge", make_evaluation(0.3).errors, "")
+    view = BackgroundView(view_store, "lstm-search", make_facts())
+    tell_all(view, played_trials)
+    view.on_baseline(baseline)
+    assert view.close(played_trials, "done", kept, 60) == "1"
+    assert view.error is None
+    told = dump_view(view_store)
+    snapshot = Snapshot(played_trials, "done", kept)
+    rebuild(view_store, "lstm-search", make_facts(), snapshot, [baseline])
+    assert dump_view(view_store) == told
+    rebuild(view_store, "from the record", make_facts(), snapshot, [baseline])
+    assert told_apart(dump_view(view_store, "from the record")) == told_apart(told)
+
+
+def told_apart(dump: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Without the link to the experiment, which two experiments do not share."""
+    dump["small"]["tags"].pop("mlflow.note.content")
+    return dump
+
+
+def test_a_running_search_is_shown_as_running_before_any_trial_has_ended(
+    view_store: str,
+    played_study: Study,
+    make_facts: MakeFacts,
+    kept: KeptWeights,
+    dump_view: DumpView,
+) -> None:
+    trial = played_study.trial(4)
+    view = BackgroundView(view_store, "lstm-search", make_facts())
+    view.on_start(trial)
+    eventually(lambda: trial.name in dump_view(view_store))
+    runs = dump_view(view_store)
+    assert runs["small"]["info"][0] == runs[trial.name]["info"][0] == "RUNNING"
+    assert runs[trial.name]["params"] == trial_params(trial)
+    view.close([trial], "interrupted", kept, 60)
+
+
+def test_a_store_that_cannot_be_opened_is_remembered_and_raised_nowhere(
+    tmp_path: Path, played_trials: list[TrialRecord], make_facts: MakeFacts, kept: KeptWeights
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    view = BackgroundView(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}", "x", make_facts())
+    tell_all(view, played_trials)
+    assert view.close(played_trials, "done", kept, 60) is None
+    assert isinstance(view.error, OSError)
+
+
+def test_a_server_that_accepts_and_never_answers_costs_the_end_its_timeout_and_no_more(
+    played_trials: list[TrialRecord],
+    make_facts: MakeFacts,
+    kept: KeptWeights,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")  # so that its thread ends soon
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        view = BackgroundView(uri, "lstm-search", make_facts())
+        started = time.monotonic()
+        tell_all(view, played_trials)
+        assert time.monotonic() - started < AT_ONCE_SECONDS
+        assert view.close(played_trials, "done", kept, timeout_seconds=0.5) is None
+        assert time.monotonic() - started < 1.5
+        eventually(lambda: view.error is not None)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_gone_is_given_up_within_seconds(
+    free_port: int, played_trials: list[TrialRecord], make_facts: MakeFacts, kept: KeptWeights
+) -> None:
+    view = BackgroundView(f"http://127.0.0.1:{free_port}", "lstm-search", make_facts())
+    tell_all(view, played_trials)
+    started = time.monotonic()
+    assert view.close(played_trials, "done", kept, 60) is None
+    assert time.monotonic() - started < 30  # MLflow alone would try for four minutes
+    assert view.error is not None
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_goes_and_comes_back_misses_nothing(
+    stopped_server: Any,
+    played_study: Study,
+    make_facts: MakeFacts,
+    make_evaluation: MakeEvaluation,
+    kept: KeptWeights,
+    dump_view: DumpView,
+) -> None:
+    def shown() -> dict[str, dict[str, Any]]:
+        return dump_view(stopped_server.store_uri)
+
+    *ended, running = shown_trials(played_study.trials())
+    name = played_study.trial(4).name
+    view = BackgroundView(stopped_server.uri, "lstm-search", make_facts())
+    tell_all(view, ended)  # nobody listens yet
+    eventually(lambda: view.error is not None)
+    stopped_server.start()
+    eventually(lambda: name in shown() and view.error is None)
+    stopped_server.stop()
+    for step in (100, 150, 200):
+        played_study.report(4, make_evaluation(0.4, step=step))
+        started = time.monotonic()
+        view.on_evaluation(played_study.trial(4))
+        assert time.monotonic() - started < AT_ONCE_SECONDS
+    eventually(lambda: view.error is not None)
+    stopped_server.start()
+    eventually(lambda: len(shown()[name]["metrics"]["val_mae"]) == 4)
+    played_study.complete(4)
+    view.on_end(played_study.trial(4))
+    trials = played_study.trials()
+    assert view.close(trials, "done", kept, 60) == "1"
+    told = shown()
+    assert running.name in told
+    rebuild(stopped_server.uri, "lstm-search", make_facts(), Snapshot(trials, "done", kept), [])
+    assert shown() == told
+    steps = [step for step, *_ in told[name]["metrics"]["val_mae_scaled"]]
+    assert steps == [50, 100, 150, 200]

@@ -1,0 +1,599 @@
+"""Trials through a real Ray: counted, recorded, brought home, and not harmed by one another."""
+
+import dataclasses
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from models.config import LSTMConfig
+from pipelines.evaluation import evaluate
+from pipelines.scaling import Scaling
+from pipelines.splits import SearchData
+from pipelines.training import Evaluation
+from pipelines.training_config import TrainConfig, TrainingBudget
+from pipelines.weights import forecaster_from_bytes
+from pipelines.windows import build_windows
+from search.config import ConfigError, Resources, SearchSettings
+from search.executor import (
+    Ending,
+    Slots,
+    TrialJob,
+    connect,
+    plan_slots,
+    ray,
+    run_trials,
+)
+from search.kept_weights import KeptWeights
+from search.limits import Limits
+from search.record import TrialRecord, TrialState
+from search.space import Space, TrialConfig
+from search.study import Study, open_study
+from search.trial import run_trial
+
+# Workers cannot import a test module: what it defines travels along.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+UNREPEATABLE = ("steps_per_second", "peak_memory_bytes", "train_seconds", "evaluate_seconds")
+BUDGET = TrainingBudget(
+    max_steps=8,
+    evaluate_every_steps=2,
+    warmup_steps=0,
+    max_validation_windows=15,
+    precision="float32",
+)
+NARROW = {
+    "num_layers": 1,
+    "hidden_size": {"low": 4, "high": 8},
+    "bidirectional": False,
+    "dropout": 0.0,
+    "normalisation": "none",
+    "linear_skip": False,
+    "head": "last_state",
+    "calendar": True,
+    "patch_length": 1,
+    "lookback": 12,
+    "learning_rate": {"choices": [1e-8, 1e-2, 1e38]},
+    "batch_size": 8,
+}
+GOOD, TOO_SLOW, DIVERGING = 1e-2, 1e-8, 1e38
+HANG_SECONDS = 12.0
+
+Signals = dict[int, Any]
+MakeData = Callable[..., SearchData]
+
+
+# A search in which nothing goes wrong but what a configuration is to blame for
+
+
+@pytest.fixture(scope="module")
+def finished(
+    local_ray: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    make_data: MakeData,
+    make_space: Callable[..., Space],
+    closing_connections: Callable[[], AbstractContextManager[None]],
+) -> Iterator[SimpleNamespace]:
+    """Ten trials in two slots: the first five train well, one diverges, two learn nothing."""
+    folder, scratch = tmp_path_factory.mktemp("finished"), tmp_path_factory.mktemp("scratch")
+    data = watched(make_data(), folder)
+    settings = {"trials": 10, "num_kept_weights": 3, "pruner": "median"}
+    diary = Diary(folder=scratch)
+    kept = KeptWeights(folder / "kept")
+    with closing_connections(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(scratch))
+        study = open_study_of(folder / "record.db", data, make_space(**NARROW), **settings)
+        rates = [GOOD, GOOD, GOOD, GOOD, GOOD, DIVERGING, TOO_SLOW, TOO_SLOW]
+        sizes = [4, 5, 6, 7, 8, 4, 5, 6]
+        skipped = study.queue(small_config(*each) for each in zip(sizes, rates, strict=True))
+        signals_before, started = signal_handlers(), time.monotonic()
+        slots = plan_slots(Resources(), "cpu")
+        ending = run_trials(study, job(data, slots), BUDGET, kept, [diary])
+        yield SimpleNamespace(
+            ending=ending,
+            skipped=skipped,
+            trials=study.trials(),
+            notes=study.attributes,
+            data=data,
+            kept=kept,
+            diary=diary,
+            folder=folder,
+            scratch=scratch,
+            signals=(signals_before, signal_handlers()),
+            start_up_seconds=diary.first_start - started,
+        )
+
+
+@pytest.mark.slow
+def test_a_search_of_n_trials_leaves_n_counted(finished: SimpleNamespace) -> None:
+    assert finished.ending is Ending.DONE
+    assert finished.skipped == ()
+    assert sum(trial.state.counts for trial in finished.trials) == 10
+    assert {trial.state for trial in finished.trials} <= {
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+        TrialState.REJECTED,
+    }
+
+
+@pytest.mark.slow
+def test_two_worker_processes_train_all_trials(finished: SimpleNamespace) -> None:
+    pids = {trial.ran_on["pid"] for trial in finished.trials if trial.ran_on}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    assert all(trial.ran_on["host"] for trial in finished.trials if trial.ran_on)
+
+
+@pytest.mark.slow
+def test_the_record_holds_what_the_trial_alone_evaluates(
+    finished: SimpleNamespace, make_data: MakeData
+) -> None:
+    complete = [trial for trial in finished.trials if trial.state is TrialState.COMPLETE]
+    assert len(complete) >= 5
+    for trial in complete:
+        assert recorded(trial) == alone(trial, make_data())
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_stopped_early_keeps_its_evaluations_and_says_when(
+    finished: SimpleNamespace, make_data: MakeData
+) -> None:
+    stopped = [trial for trial in finished.trials if trial.reason.startswith("stopped early")]
+    assert stopped
+    for trial in stopped:
+        last = trial.evaluations[-1].evaluation
+        assert trial.state is TrialState.PRUNED
+        assert trial.reason == f"stopped early at step {last.step}"
+        assert last.step < BUDGET.max_steps
+        assert recorded(trial) == alone(trial, make_data())[: len(trial.evaluations)]
+
+
+@pytest.mark.slow
+def test_a_trial_that_diverges_is_pruned_with_its_reason(finished: SimpleNamespace) -> None:
+    diverging = [t for t in finished.trials if t.config and rate_of(t.config) == DIVERGING]
+    assert diverging
+    for trial in diverging:
+        assert trial.state is TrialState.PRUNED
+        assert trial.reason == "diverged by step 2"
+        assert trial.evaluations == ()
+
+
+@pytest.mark.slow
+def test_the_weights_of_the_best_are_on_disk_and_reproduce_their_value(
+    finished: SimpleNamespace, make_data: MakeData
+) -> None:
+    complete = [trial for trial in finished.trials if trial.state is TrialState.COMPLETE]
+    best = sorted(complete, key=lambda trial: (trial.value, trial.number))[:3]
+    for trial in best:
+        weights = finished.kept.path(trial.number).read_bytes()
+        assert mae_of(weights, make_data()) == pytest.approx(trial.value, abs=1e-5)
+        assert trial.final is not None
+        assert trial.final.evaluation.is_full
+    files = {path.name for path in (finished.folder / "kept").iterdir()}
+    assert files == {f"{trial.number:03d}.safetensors" for trial in best}
+
+
+@pytest.mark.slow
+def test_the_table_is_put_into_the_object_store_once_and_read_once_by_each_process(
+    finished: SimpleNamespace,
+) -> None:
+    assert pids_in(finished.folder / "packed") == [os.getpid()]
+    readers = pids_in(finished.folder / "unpacked")
+    assert len(readers) == len(set(readers))
+    assert {trial.ran_on["pid"] for trial in finished.trials if trial.ran_on} <= set(readers)
+
+
+@pytest.mark.slow
+def test_who_listens_is_told_of_each_start_each_evaluation_and_one_end(
+    finished: SimpleNamespace,
+) -> None:
+    for trial in finished.trials:
+        if trial.state is TrialState.REJECTED:
+            assert finished.diary.of(trial.number) == []
+            continue
+        steps = [("evaluation", each.evaluation.step) for each in trial.evaluations]
+        told = [("start", TrialState.RUNNING), *steps, ("end", trial.state)]
+        assert finished.diary.of(trial.number) == told
+
+
+@pytest.mark.slow
+def test_the_baselines_are_told_and_recorded(finished: SimpleNamespace) -> None:
+    names = ["persistence", "seasonal naive (6)", "training mean", "ridge", "linear twin"]
+    assert finished.diary.baselines == names
+    assert [plain["name"] for plain in finished.notes["baselines"]] == names
+
+
+@pytest.mark.slow
+def test_signal_handlers_temporary_folder_and_ray_are_left_as_they_were(
+    finished: SimpleNamespace,
+) -> None:
+    before, after = finished.signals
+    assert after == before
+    assert "lstm-search-" in finished.diary.scratch_seen
+    assert list(finished.scratch.glob("lstm-search-*")) == []
+    assert ray.is_initialized()
+
+
+# Faults of the machine
+
+
+@pytest.fixture(scope="module")
+def troubled(
+    local_ray: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    make_data: MakeData,
+    make_space: Callable[..., Space],
+    closing_connections: Callable[[], AbstractContextManager[None]],
+) -> Iterator[SimpleNamespace]:
+    """Seven trials in one slot: 1 raises, 3 hangs, 5 loses its process; 6 comes after them."""
+    folder = tmp_path_factory.mktemp("troubled")
+    data = watched(make_data(), folder)
+    with closing_connections():
+        space = make_space(**NARROW | {"learning_rate": GOOD})
+        study = open_study_of(folder / "record.db", data, space, trials=7, pruner="none")
+        ending = run_trials(
+            study,
+            job(data, plan_slots(Resources(max_concurrent=1), "cpu"), HANG_SECONDS),
+            BUDGET,
+            KeptWeights(folder / "kept"),
+            [Troublemaker(folder)],
+            score_baselines=False,
+        )
+        yield SimpleNamespace(ending=ending, trials=study.trials(), folder=folder)
+
+
+@pytest.mark.slow
+def test_failed_trials_are_results_and_the_search_goes_on(troubled: SimpleNamespace) -> None:
+    assert troubled.ending is Ending.DONE
+    states = [trial.state for trial in troubled.trials]
+    complete, failed = TrialState.COMPLETE, TrialState.FAILED
+    assert states == [complete, failed, complete, failed, complete, failed, complete]
+
+
+@pytest.mark.slow
+def test_a_trial_that_raises_is_recorded_with_reason_and_traceback(
+    troubled: SimpleNamespace,
+) -> None:
+    raising = troubled.trials[1]
+    assert raising.reason == "OSError: the disk is on fire"
+    assert "Traceback" not in raising.reason
+    assert "in run_trial" in raising.traceback
+    assert "OSError: the disk is on fire\nand the tape too" in raising.traceback
+    assert "\x1b" not in raising.traceback
+
+
+@pytest.mark.slow
+def test_a_trial_that_hangs_is_ended_and_says_after_how_long(troubled: SimpleNamespace) -> None:
+    hanging = troubled.trials[3]
+    assert hanging.reason.startswith("hung: its worker process was ended")
+    assert f"max_step_seconds={HANG_SECONDS:g}" in hanging.reason
+    assert HANG_SECONDS <= hanging.ended_at - hanging.started_at < HANG_SECONDS + 10
+
+
+@pytest.mark.slow
+def test_a_trial_whose_worker_is_killed_fails_and_keeps_its_evaluations(
+    troubled: SimpleNamespace, make_data: MakeData
+) -> None:
+    killed = troubled.trials[5]
+    assert killed.reason.startswith("its worker process died")
+    assert "actor" in killed.traceback
+    assert recorded(killed) == alone(killed, make_data())[:1]
+
+
+@pytest.mark.slow
+def test_the_trial_after_a_failed_one_is_not_harmed(
+    troubled: SimpleNamespace, make_data: MakeData
+) -> None:
+    for number in (2, 4, 6):
+        after = troubled.trials[number]
+        assert recorded(after) == alone(after, make_data())
+
+
+@pytest.mark.slow
+def test_failed_trials_leave_no_weights(troubled: SimpleNamespace) -> None:
+    files = {path.name for path in (troubled.folder / "kept").iterdir()}
+    assert files == {f"{number:03d}.safetensors" for number in (0, 2, 4, 6)}
+
+
+# The end of the time, and of the space
+
+
+@pytest.mark.slow
+def test_when_the_time_is_over_running_trials_wait_and_a_resume_completes_them(
+    finished: SimpleNamespace, make_data: MakeData, make_space: Callable[..., Space], tmp_path: Path
+) -> None:
+    data, space = make_data(), make_space(**NARROW | {"learning_rate": GOOD})
+    kept = KeptWeights(tmp_path / "kept")
+    one_slot = job(data, plan_slots(Resources(max_concurrent=1), "cpu"))
+
+    def search(time_budget_seconds: float | None, listener: Any) -> tuple[Ending, Any]:
+        file = tmp_path / "record.db"
+        study = open_study_of(file, data, space, trials=3, pruner="none")
+        arguments = (study, one_slot, BUDGET, kept, [listener], time_budget_seconds)
+        return run_trials(*arguments, score_baselines=False), study.trials()
+
+    # Long enough to begin in, however slow the machine is.
+    seconds = 2 + 3 * finished.start_up_seconds
+    until = time.monotonic() + seconds + 0.5
+    ending, trials = search(seconds, Staller(number=1, until=until))
+    assert ending is Ending.TIME_OVER
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.WAITING]
+    assert len(trials[1].evaluations) == 1
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["000.safetensors"]
+
+    ending, resumed = search(None, Diary(tmp_path))
+    assert ending is Ending.DONE
+    assert [trial.state for trial in resumed] == [TrialState.COMPLETE] * 3
+    assert resumed[0] == trials[0]
+    before, after = trials[1], resumed[1]
+    assert (after.number, after.seed, after.config) == (before.number, before.seed, before.config)
+    assert after.evaluations[0] == before.evaluations[0]
+    assert recorded(after) == alone(after, data)
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+
+
+@pytest.mark.slow
+def test_halves_of_a_gpu_run_two_trials_at_once_until_the_space_is_exhausted(
+    local_ray: None, make_data: MakeData, make_space: Callable[..., Space], tmp_path: Path
+) -> None:
+    # Each of the two trials waits for the other, and the baselines fail without harm.
+    data = watched(make_data(), tmp_path, num_awaited=2)
+    (tmp_path / "no baselines").touch()
+    of_two = {"learning_rate": GOOD, "weight_decay": 0.0, "hidden_size": {"choices": [4, 5]}}
+    space = make_space(**NARROW | of_two)
+    study = open_study_of(tmp_path / "record.db", data, space, trials=3, sampler="random")
+    slots = plan_slots(Resources(cpus_per_trial=0.1, gpus_per_trial=0.5), "cpu")
+    assert slots == Slots(count=2, cpus_per_trial=0.1, gpus_per_trial=0.5, device="cpu")
+    kept = KeptWeights(tmp_path / "kept")
+
+    ending = run_trials(study, job(data, slots), BUDGET, kept, [])
+
+    assert ending is Ending.EXHAUSTED
+    ran = [trial for trial in study.trials() if trial.state is not TrialState.REJECTED]
+    assert [trial.state.counts for trial in ran] == [True, True]
+    assert len({trial.ran_on["pid"] for trial in ran}) == 2
+    assert len(study.trials()) == 2 + 200
+    assert "OSError: no baselines" in study.attributes["baselines_error"]
+    assert "baselines" not in study.attributes
+
+
+# Slots
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [
+        ({}, 2),
+        ({"max_concurrent": 1}, 1),
+        ({"max_concurrent": 9}, 2),
+        ({"cpus_per_trial": 2}, 1),
+        ({"cpus_per_trial": 0.1}, 20),
+        ({"cpus_per_trial": 0.1, "gpus_per_trial": 0.1}, 10),
+        ({"gpus_per_trial": 1}, 1),
+    ],
+)
+def test_as_many_slots_as_the_machine_holds(
+    local_ray: None, asked: dict[str, Any], count: int
+) -> None:
+    assert plan_slots(Resources(**asked), "cpu").count == count
+
+
+@pytest.mark.slow
+def test_on_cuda_a_trial_gets_a_gpu_unless_told_otherwise(local_ray: None) -> None:
+    assert plan_slots(Resources(), "cuda") == Slots(1, 1, 1.0, "cuda")
+    assert plan_slots(Resources(gpus_per_trial=0.5), "cuda").count == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [{"cpus_per_trial": 3}, {"gpus_per_trial": 2}])
+def test_a_trial_that_asks_for_more_than_any_machine_has_is_refused(
+    local_ray: None, asked: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=r"the largest has 2 and 1; lower --cpus-per-trial"):
+        plan_slots(Resources(**asked), "cpu")
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (2, 2), (2.5, 2)])
+def test_a_trial_has_a_thread_for_each_whole_cpu(cpus: float, threads: int) -> None:
+    assert Slots(1, cpus, 0, "cpu").threads_per_trial == threads
+
+
+@pytest.mark.slow
+def test_an_initialised_ray_is_used_as_it_is(local_ray: None) -> None:
+    session, signals = ray.get_runtime_context().get_job_id(), signal_handlers()
+    connect(Resources(address="no-such-host:1"), is_verbose=False)
+    assert ray.get_runtime_context().get_job_id() == session
+    assert signal_handlers() == signals
+
+
+# What the searches above are made of
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedData(SearchData):
+    """A table that notes how it travels and, in a worker, gets into the trouble that is due."""
+
+    folder: Path
+    driver: int
+    num_awaited: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        note_pid(self.folder / "packed")
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        note_pid(self.folder / "unpacked")
+
+    @property
+    def num_targets(self) -> int:  # which a trial asks for when it begins
+        if os.getpid() != self.driver:
+            self.meet_trouble()
+        return len(self.targets)
+
+    def meet_trouble(self) -> None:
+        if ray.get_runtime_context().get_actor_id() is None:
+            if (self.folder / "no baselines").exists():
+                raise OSError("no baselines")
+            return
+        if takes(self.folder / "raise"):
+            raise OSError("the disk is on fire\nand the tape too")
+        if takes(self.folder / "hang"):
+            time.sleep(3600)
+        (self.folder / f"worker-{os.getpid()}").touch()
+        until = time.monotonic() + 120
+        while len(list(self.folder.glob("worker-*"))) < self.num_awaited:
+            assert time.monotonic() < until, "the other trial does not come"
+            time.sleep(0.05)
+
+
+def watched(data: SearchData, folder: Path, num_awaited: int = 0) -> WatchedData:
+    same = {each.name: getattr(data, each.name) for each in fields(SearchData)}
+    return WatchedData(**same, folder=folder, driver=os.getpid(), num_awaited=num_awaited)
+
+
+def takes(marker: Path) -> bool:
+    try:
+        marker.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def note_pid(file: Path) -> None:
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(f"{os.getpid()}\n")
+
+
+def pids_in(file: Path) -> list[int]:
+    return [int(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+@dataclass
+class Diary:
+    """A listener that remembers what it is told."""
+
+    folder: Path
+    events: list[tuple[int, str, Any]] = field(default_factory=list)
+    baselines: list[str] = field(default_factory=list)
+    first_start: float = 0.0
+    scratch_seen: str = ""
+
+    def of(self, number: int) -> list[tuple[str, Any]]:
+        return [(kind, news) for trial, kind, news in self.events if trial == number]
+
+    def on_start(self, trial: TrialRecord) -> None:
+        self.first_start = self.first_start or time.monotonic()
+        self.scratch_seen += " ".join(path.name for path in self.folder.iterdir())
+        self.events.append((trial.number, "start", trial.state))
+
+    def on_evaluation(self, trial: TrialRecord) -> None:
+        step = trial.evaluations[-1].evaluation.step
+        self.events.append((trial.number, "evaluation", step))
+
+    def on_end(self, trial: TrialRecord) -> None:
+        self.events.append((trial.number, "end", trial.state))
+
+    def on_baseline(self, baseline: Any) -> None:
+        self.baselines.append(baseline.name)
+
+
+class Troublemaker(Diary):
+    """Sees to it that trial 1 raises, trial 3 hangs and trial 5 loses its process."""
+
+    def on_start(self, trial: TrialRecord) -> None:
+        if trial.number in (1, 3):
+            (self.folder / {1: "raise", 3: "hang"}[trial.number]).touch()
+
+    def on_evaluation(self, trial: TrialRecord) -> None:
+        if trial.number == 5:
+            os.kill(trial.ran_on["pid"], signal.SIGKILL)
+
+
+@dataclass
+class Staller:
+    """Holds the driver up after the first evaluation of a trial."""
+
+    number: int
+    until: float
+
+    def on_start(self, trial: TrialRecord) -> None:
+        pass
+
+    def on_evaluation(self, trial: TrialRecord) -> None:
+        if trial.number == self.number:
+            time.sleep(max(0, self.until - time.monotonic()))
+
+    def on_end(self, trial: TrialRecord) -> None:
+        pass
+
+    def on_baseline(self, baseline: Any) -> None:
+        pass
+
+
+def open_study_of(file: Path, data: SearchData, space: Space, **settings: Any) -> Study:
+    search = SearchSettings.model_validate({"num_startup_trials": 20} | settings)
+    limits = Limits(data, search.max_parameters, None)
+    identity = {"data": data.fingerprint, "metric": search.metric}
+    url = f"sqlite:///{file}"
+    return open_study(url, "study", identity, space, BUDGET, search, limits)[0]
+
+
+def job(data: SearchData, slots: Slots, max_step_seconds: float = 120.0) -> TrialJob:
+    return TrialJob(data, "mae", slots, max_step_seconds)
+
+
+def small_config(hidden_size: int, learning_rate: float) -> TrialConfig:
+    model = LSTMConfig(widths=(hidden_size,), normalisation="none", linear_skip=False)
+    choices = {
+        "lookback": 12,
+        "calendar": True,
+        "learning_rate": learning_rate,
+        "batch_size": 8,
+        "weight_decay": 1e-3,
+    }
+    training = TrainConfig.model_validate(BUDGET.model_dump() | choices)
+    return TrialConfig(model=model, training=training)
+
+
+def rate_of(config: TrialConfig) -> float:
+    return config.training.learning_rate
+
+
+def recorded(trial: TrialRecord) -> list[Evaluation]:
+    final = [trial.final] if trial.final else []
+    return [repeatable(each.evaluation) for each in (*trial.evaluations, *final)]
+
+
+def alone(trial: TrialRecord, data: SearchData) -> list[Evaluation]:
+    """The evaluations of the same trial in this process."""
+    assert trial.config is not None
+    steps = run_trial(trial.config, data, trial.seed, "mae")
+    return [repeatable(step.evaluation) for step in steps]
+
+
+def repeatable(evaluation: Evaluation) -> Evaluation:
+    same: dict[str, Any] = dict.fromkeys(UNREPEATABLE, 0)
+    return dataclasses.replace(evaluation, **same)
+
+
+def mae_of(weights: bytes, data: SearchData) -> float:
+    """The standardised MAE on all validation windows."""
+    forecaster, scaling = forecaster_from_bytes(weights), Scaling.fit(data)
+    windows = build_windows(data, scaling, forecaster.shape.lookback, True, "cpu")
+    return evaluate(forecaster, windows, scaling, windows.validation_origins).mae_scaled
+
+
+def signal_handlers() -> Signals:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    return {number: signal.getsignal(number) for number in numbers}

@@ -1,0 +1,1016 @@
+"""The record of a search, on real SQLite files."""
+
+import math
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+
+from pipelines.splits import SearchData
+from pipelines.training import Evaluation
+from pipelines.training_config import TrainingBudget
+from search.record import Proposal, TrialRecord, TrialState, trial_seed
+from search.space import THREE_ANSWERS, Space, Start, TrialConfig, start_config
+from search.study import (
+    RANDOM_AFTER_REJECTIONS,
+    SpaceExhaustedError,
+    Study,
+    StudyMismatchError,
+    UnknownStudyError,
+    read_study,
+)
+
+MakeData = Callable[..., SearchData]
+MakeEvaluation = Callable[..., Evaluation]
+MakeSpace = Callable[..., Space]
+OpenStudy = Callable[..., Study]
+LossOf = Callable[[TrialConfig, int], float]
+
+HERE = Path(__file__).parent
+
+BUDGET = TrainingBudget(max_steps=300, evaluate_every_steps=50, precision="float32")  # as opened
+
+# All but the widths and the direction, and with the widths a space of 3 × 2 configurations.
+FIXED = {
+    "num_layers": 1,
+    "dropout": 0.0,
+    "normalisation": "last",
+    "linear_skip": True,
+    "head": "last_state",
+    "calendar": False,
+    "patch_length": 1,
+    "lookback": 12,
+    "learning_rate": 1e-3,
+    "batch_size": 32,
+    "weight_decay": 1e-3,
+}
+SIX = FIXED | {"hidden_size": {"choices": [4, 8, 16]}}
+
+
+def ask(study: Study) -> Proposal:
+    proposal = study.ask()
+    assert proposal is not None
+    return proposal
+
+
+def start(space: Space, *widths: int, **named: Any) -> TrialConfig:
+    return start_config(Start(widths=widths, **named), space, BUDGET, season=6)
+
+
+def states(study: Study) -> list[str]:
+    return [str(trial.state) for trial in study.trials()]
+
+
+def raw_trial(file: Path, number: int) -> optuna.trial.FrozenTrial:
+    """A trial as Optuna keeps it."""
+    return optuna.load_study(study_name="study", storage=f"sqlite:///{file}").trials[number]
+
+
+def timeless(trial: TrialRecord) -> TrialRecord:
+    """A trial without the times, which differ between two runs of one search."""
+    evaluations = tuple(replace(recorded, time=0.0) for recorded in trial.evaluations)
+    final = replace(trial.final, time=0.0) if trial.final else None
+    ended_at = None if trial.ended_at is None else 0.0
+    started_at = None if trial.started_at is None else 0.0
+    return replace(
+        trial, evaluations=evaluations, final=final, ended_at=ended_at, started_at=started_at
+    )
+
+
+# Counting
+
+
+def test_complete_pruned_and_failed_trials_count_and_rejected_ones_do_not(
+    open_small_study: OpenStudy, make_space: MakeSpace, make_evaluation: MakeEvaluation
+) -> None:
+    space = make_space(**SIX)
+    study = open_small_study(space=space, sampler="random", pruner="none", trials=3)
+    twice = start(space, 4)
+    study.queue([twice, twice, start(space, 8), start(space, 16)])
+
+    first = ask(study)
+    study.report(first.number, make_evaluation(0.5))
+    study.complete(first.number)
+    second = ask(study)  # the second of the two was rejected on the way
+    study.prune(second.number, "stopped early at step 50")
+    third = ask(study)
+    assert study.ask() is None  # two are counted and one runs
+    assert not study.is_full
+    study.fail(third.number, "RuntimeError: no memory")
+
+    assert [first.number, second.number, third.number] == [0, 2, 3]
+    assert states(study) == ["complete", "rejected", "pruned", "failed"]
+    assert study.num_counted == 3
+    assert study.is_full
+    assert study.ask() is None
+
+
+def test_trials_that_run_are_not_asked_for_again(open_small_study: OpenStudy) -> None:
+    study = open_small_study(sampler="random", trials=3)
+    proposals = [ask(study) for _ in range(3)]
+    assert [proposal.number for proposal in proposals] == [0, 1, 2]
+    assert study.ask() is None
+    assert study.running_numbers == {0, 1, 2}
+    study.fail(1, "RuntimeError: lost")
+    assert study.running_numbers == {0, 2}
+    assert not study.is_running(1)
+    assert study.ask() is None
+
+
+def test_a_study_goes_on_where_its_total_is_raised(open_small_study: OpenStudy) -> None:
+    study = open_small_study(sampler="random", trials=1)
+    study.fail(ask(study).number, "RuntimeError: lost")
+    assert study.is_full
+    longer = open_small_study(sampler="random", trials=2)
+    assert not longer.is_full
+    assert ask(longer).number == 1
+    assert longer.ask() is None
+
+
+def test_a_proposal_is_recorded_with_what_a_rerun_needs(open_small_study: OpenStudy) -> None:
+    study = open_small_study(sampler="random", seed=7)
+    proposal = ask(study)
+    study.started(proposal.number)
+    study.ran_on(proposal.number, {"host": "here", "pid": 1})
+    (trial,) = open_small_study(sampler="random", seed=7).trials()
+    assert (trial.config, trial.seed) == (proposal.config, trial_seed(7, 0))
+    assert trial.seed == proposal.seed
+    assert trial.params["learning_rate"] == proposal.config.training.learning_rate
+    assert trial.num_parameters > 0
+    assert trial.started_at is not None
+    assert trial.ran_on == {"host": "here", "pid": 1}
+
+
+# What is asked first
+
+
+def test_the_starts_come_first_and_in_order(
+    open_small_study: OpenStudy, make_space: MakeSpace
+) -> None:
+    space = make_space()
+    starts = [start_config(answer, space, BUDGET, season=6) for answer in THREE_ANSWERS]
+    own = start(space, 32, 16, 24, bidirectional=True)
+    study = open_small_study(space=space)
+    assert study.queue([*starts, own]) == ()
+    asked = [ask(study).config for _ in range(5)]
+    assert [config.model for config in asked[:4]] == [config.model for config in [*starts, own]]
+    assert asked[4] not in asked[:4]
+
+
+def test_a_start_outside_a_narrowed_space_is_left_out_and_named(
+    open_small_study: OpenStudy, make_space: MakeSpace
+) -> None:
+    space = make_space(num_layers={"low": 1, "high": 2})
+    study = open_small_study(space=space, max_parameters=20_000)
+    left_out = study.queue(
+        [start(space, 16, 16, 16), start(space, 16), start(space, 8), start(space, 256)]
+    )
+    assert [reason.split(":")[0] for reason in left_out] == [
+        "3 layers 16→16→16, lookback 24",
+        "1 layer 8, lookback 24",
+        "1 layer 256, lookback 24",
+    ]
+    assert left_out[0].endswith("num_layers is outside the space: got 3")
+    assert left_out[1].endswith("hidden_size is outside the space: got 8")
+    assert left_out[2].endswith("parameters exceed search.max_parameters=20,000")
+    assert ask(study).config.model.widths == (16,)
+    assert len(study.trials()) == 1
+
+
+# Proposals that are not tried
+
+
+def test_a_configuration_that_is_known_is_rejected_with_the_trial_it_equals(
+    open_small_study: OpenStudy, make_space: MakeSpace
+) -> None:
+    space = make_space(dropout={"low": 0.0, "high": 0.4, "step": 0.1})
+    study = open_small_study(space=space)
+    known = start(space, 64, 64, dropout=0.3)
+    # The same as numbers add up in binary, which is how a sampler makes them of steps.
+    again = start(space, 64, 64, dropout=0.1 + 0.2)
+    study.queue([known, again, start(space, 64)])
+    assert ask(study).config == known
+    assert ask(study).config.model.widths == (64,)
+    rejected = study.trial(1)
+    assert rejected.state is TrialState.REJECTED
+    assert rejected.reason == "rejected: the same as trial 000"
+    assert rejected.config is None
+
+
+def test_a_failed_configuration_is_not_proposed_again(
+    open_small_study: OpenStudy, make_space: MakeSpace
+) -> None:
+    space = make_space(**SIX)
+    study = open_small_study(space=space)
+    study.queue([start(space, 4), start(space, 4), start(space, 8)])
+    study.fail(ask(study).number, "RuntimeError: lost")
+    study = open_small_study(space=space)  # nor after a resume
+    assert ask(study).config.model.widths == (8,)
+    assert states(study) == ["failed", "rejected", "running"]
+
+
+def test_too_large_and_too_costly_configurations_are_never_proposed(
+    open_small_study: OpenStudy, make_space: MakeSpace, tmp_path: Path
+) -> None:
+    space = make_space(**FIXED | {"hidden_size": {"choices": [4, 6, 230, 240, 250, 256]}})
+    for name, limit, reason in (
+        ("large", {"max_parameters": 10_000}, "search.max_parameters=10,000"),
+        ("costly", {"max_teraflops": 0.01}, "search.max_training_teraflops=0.01"),
+    ):
+        study = open_small_study(tmp_path / name, space=space, sampler="random", **limit)
+        widths = {ask(study).config.model.widths[0] for _ in range(3)}
+        assert widths == {4, 6}
+        rejected = [t for t in study.trials() if t.state is TrialState.REJECTED]
+        assert any(trial.reason.endswith(f"exceed {reason}") for trial in rejected)
+        assert len(study.running_numbers) == 3
+
+
+def test_a_point_that_makes_no_model_is_rejected(
+    open_small_study: OpenStudy, make_space: MakeSpace
+) -> None:
+    contradicting = {"num_layers": {"choices": [0, 1]}, "linear_skip": False}
+    space = make_space(**FIXED | contradicting)
+    study = open_small_study(space=space, sampler="random")
+    assert [len(ask(study).config.model.widths) for _ in range(4)] == [1, 1, 1, 1]
+    rejected = [trial for trial in study.trials() if trial.state is TrialState.REJECTED]
+    assert rejected
+    assert all("widths may be empty only with" in trial.reason for trial in rejected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_small_space_ends_with_every_configuration_tried_once(
+    sampler: str,
+    open_small_study: OpenStudy,
+    make_space: MakeSpace,
+    make_evaluation: MakeEvaluation,
+    loss_of: LossOf,
+) -> None:
+    study = open_small_study(space=make_space(**SIX), sampler=sampler, num_startup_trials=2)
+    for _ in range(6):
+        proposal = ask(study)
+        study.report(proposal.number, make_evaluation(loss_of(proposal.config, 50)))
+        study.complete(proposal.number)
+    with pytest.raises(SpaceExhaustedError, match="the last 200 proposals were known or refused"):
+        study.ask()
+    tried = [trial.config for trial in study.trials() if trial.config is not None]
+    assert sorted((config.model.widths[0], config.model.bidirectional) for config in tried) == [
+        (width, direction) for width in (4, 8, 16) for direction in (False, True)
+    ]
+    assert study.num_counted == 6
+
+
+# Dimensions as the sampler sees them
+
+
+def test_steps_that_end_below_the_range_and_single_values_are_drawn_in_silence(
+    open_small_study: OpenStudy, make_space: MakeSpace
+) -> None:
+    space = make_space(
+        **FIXED
+        | {
+            "hidden_size": {"low": 1, "high": 9, "step": 3},
+            "dropout": {"low": 0.1, "high": 0.5, "step": 0.3},
+            "batch_size": {"low": 8, "high": 8},
+        }
+    )
+    study = open_small_study(space=space, sampler="random")
+    configs = [ask(study).config for _ in range(5)]  # a warning would be an error here
+    assert {config.model.widths[0] for config in configs} <= {1, 4, 7}
+    assert {config.model.dropout for config in configs} == {0.1, 0.4}
+    assert {config.training.batch_size for config in configs} == {8}
+    for config in configs:
+        assert space.config_at(space.point_of(config), BUDGET) == config
+
+
+# Going on as if nothing had happened
+
+
+def lifetime(
+    study: Study, running: list[Proposal], evaluate: MakeEvaluation, loss: LossOf
+) -> Proposal:
+    """Ask for one more trial; where that makes three, end the one that has run longest."""
+    proposal = ask(study)
+    running.append(proposal)
+    study.report(proposal.number, evaluate(loss(proposal.config, 100), 100))
+    if len(running) == 3:
+        oldest = running.pop(0)
+        study.report(oldest.number, evaluate(loss(oldest.config, 300), 300))
+        if oldest.number % 4 == 1:
+            study.prune(oldest.number, "diverged by step 250")
+        elif oldest.number % 4 == 2:
+            study.fail(oldest.number, "RuntimeError: lost")
+        else:
+            study.complete(oldest.number)
+    return proposal
+
+
+@pytest.mark.parametrize(
+    ("sampler", "count"),
+    [
+        ("random", 4),
+        pytest.param("tpe", 20, marks=pytest.mark.slow),
+        pytest.param("gp", 9, marks=pytest.mark.slow),
+    ],
+)
+def test_a_study_reopened_before_every_proposal_proposes_the_same_as_one_left_open(
+    sampler: str,
+    count: int,
+    tmp_path: Path,
+    open_small_study: OpenStudy,
+    make_evaluation: MakeEvaluation,
+    loss_of: LossOf,
+) -> None:
+    settings = {"sampler": sampler, "pruner": "asha", "num_startup_trials": 4, "seed": 3}
+    left_open = open_small_study(tmp_path / "left-open", **settings)
+    running: list[Proposal] = []
+    expected = [lifetime(left_open, running, make_evaluation, loss_of) for _ in range(count)]
+
+    running, proposals = [], []
+    for _ in range(count):
+        reopened = open_small_study(tmp_path / "reopened", **settings)
+        assert [ask(reopened) for _ in running] == running  # what ran comes first, unchanged
+        proposals.append(lifetime(reopened, running, make_evaluation, loss_of))
+    assert proposals == expected
+    assert list(map(timeless, reopened.trials())) == list(map(timeless, left_open.trials()))
+
+
+def test_two_seeds_propose_different_configurations(
+    tmp_path: Path, open_small_study: OpenStudy
+) -> None:
+    one, two = (
+        open_small_study(tmp_path / f"{seed}", sampler="random", seed=seed) for seed in (0, 1)
+    )
+    assert ask(one).config != ask(two).config
+
+
+def test_what_was_running_waits_again_as_it_was_and_comes_first(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation, tmp_path: Path
+) -> None:
+    study = open_small_study(sampler="random", first_rung_steps=50)
+    proposals = [ask(study) for _ in range(3)]
+    study.report(0, make_evaluation(0.5, 50))
+    study.complete(0)
+    study.report(1, make_evaluation(0.4, 50))
+    before = [raw_trial(tmp_path / "record.db", number) for number in (1, 2)]
+    assert before[0].system_attrs["completed_rung_0"] == 0.4
+
+    study = open_small_study(sampler="random", first_rung_steps=50)
+    assert states(study) == ["complete", "waiting", "waiting"]
+    assert study.running_numbers == frozenset()
+    after = [raw_trial(tmp_path / "record.db", number) for number in (1, 2)]
+    for old, new in zip(before, after, strict=True):
+        assert (new.params, new.user_attrs) == (old.params, old.user_attrs)
+        assert (new.system_attrs, new.intermediate_values) == (
+            old.system_attrs,
+            old.intermediate_values,
+        )
+    assert [ask(study), ask(study)] == proposals[1:]
+    assert ask(study).number == 3
+    assert states(study) == ["complete", "running", "running", "running"]
+
+
+def test_what_ran_when_a_search_ends_waits_without_reopening_too(
+    open_small_study: OpenStudy,
+) -> None:
+    study = open_small_study(sampler="random")
+    proposal = ask(study)
+    study.requeue_running()
+    assert states(study) == ["waiting"]
+    assert not study.is_running(proposal.number)
+    assert ask(study) == proposal
+
+
+def test_a_waiting_trial_that_a_lower_limit_refuses_is_rejected(
+    open_small_study: OpenStudy, make_space: MakeSpace
+) -> None:
+    space = make_space()
+    study = open_small_study(space=space)
+    study.queue([start(space, 256), start(space, 16)])
+    assert ask(study).config.model.widths == (256,)
+    study = open_small_study(space=space, max_parameters=20_000)
+    assert ask(study).config.model.widths == (16,)
+    assert states(study) == ["rejected", "running"]
+
+
+class Killed(BaseException):
+    """The end of the process, as far as the record can tell."""
+
+
+@contextmanager
+def killed_at_statement(number: int) -> Iterator[Counter[str]]:
+    """Let nothing but `number` more statements reach a database; count those that came."""
+    count: Counter[str] = Counter()
+
+    def tick(*_: Any) -> None:
+        count["statements"] += 1
+        if count["statements"] > number:
+            raise Killed
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", tick)
+    try:
+        yield count
+    except Killed:
+        pass
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", tick)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "num_before", "stride"),
+    [
+        ("random", 1, 25),
+        pytest.param("random", 3, 11, marks=pytest.mark.slow),
+        pytest.param("tpe", 9, 11, marks=pytest.mark.slow),
+    ],
+)
+def test_a_proposal_is_the_same_wherever_its_process_was_killed_while_it_was_made(
+    sampler: str,
+    num_before: int,
+    stride: int,
+    tmp_path: Path,
+    open_small_study: OpenStudy,
+    make_evaluation: MakeEvaluation,
+    loss_of: LossOf,
+) -> None:
+    def reopen(file: Path) -> tuple[Study, list[Proposal]]:
+        study = open_small_study(file, sampler=sampler)
+        return study, [ask(study) for t in study.trials() if t.state is TrialState.WAITING]
+
+    study, running = open_small_study(sampler=sampler), []
+    for _ in range(num_before):
+        lifetime(study, running, make_evaluation, loss_of)
+    before = tmp_path / "before.db"
+    copy_record(tmp_path / "record.db", before)
+    with killed_at_statement(10**9) as count:
+        expected = ask(study)
+
+    for number in range(0, count["statements"], stride):
+        file = tmp_path / f"killed-{number}.db"
+        copy_record(before, file)
+        killed, _ = reopen(file)
+        with killed_at_statement(number) as count_now:
+            ask(killed)
+        assert count_now["statements"] == number + 1  # it was killed
+        reopened, waiting = reopen(file)
+        again = waiting if len(waiting) > len(running) else [*waiting, ask(reopened)]
+        assert again == [*running, expected], f"killed at statement {number}"
+
+
+def copy_record(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+
+
+def test_a_start_that_was_half_asked_for_is_asked_for_again(
+    open_small_study: OpenStudy, make_space: MakeSpace
+) -> None:
+    space = make_space()
+    study = open_small_study(space=space)
+    study.queue([start(space, 64, 128), start(space, 128)])
+    with killed_at_statement(30):
+        ask(study)
+    study = open_small_study(space=space)
+    assert [ask(study).config.model.widths for _ in range(2)] == [(64, 128), (128,)]
+    assert states(study) == ["running", "running"]
+
+
+@pytest.mark.slow
+def test_a_sampler_that_only_repeats_itself_draws_at_random_after_a_kill_too(
+    tmp_path: Path,
+    open_small_study: OpenStudy,
+    make_space: MakeSpace,
+    make_evaluation: MakeEvaluation,
+) -> None:
+    settings = {"space": make_space(**SIX), "num_startup_trials": 2}
+    study = open_small_study(**settings)
+    for _ in range(5):
+        proposal = ask(study)
+        # The best by far is a neighbour of all that is left.
+        mae = 0.1 if proposal.config.model.bidirectional else 0.9
+        study.report(proposal.number, make_evaluation(mae))
+        study.complete(proposal.number)
+    before = tmp_path / "before.db"
+    copy_record(tmp_path / "record.db", before)
+    with killed_at_statement(10**9) as count:
+        expected = ask(study)
+    assert expected.number > 5 + RANDOM_AFTER_REJECTIONS
+
+    with killed_at_statement(count["statements"] * 9 // 10):
+        ask(open_small_study(before, **settings))
+    assert ask(open_small_study(before, **settings)) == expected
+
+
+# Evaluations
+
+
+def test_an_evaluation_is_recorded_whole_and_the_value_reported_is_the_best_so_far(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation, tmp_path: Path
+) -> None:
+    study = open_small_study(sampler="random", pruner="none")
+    number = ask(study).number
+    evaluations = [
+        make_evaluation(mae, step) for step, mae in ((50, 0.5), (100, 0.3), (150, 0.4), (200, 0.2))
+    ]
+    for evaluation in evaluations:
+        assert not study.report(number, evaluation)
+    trial = study.trial(number)
+    assert [recorded.evaluation for recorded in trial.evaluations] == evaluations
+    times = [recorded.time for recorded in trial.evaluations]
+    assert times == sorted(times)
+    assert trial.value == 0.2
+    values = raw_trial(tmp_path / "record.db", number).intermediate_values
+    assert values == {50: 0.5, 100: 0.3, 150: 0.3, 200: 0.2}
+
+
+def test_an_undefined_mase_is_undefined_in_the_record_too(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation
+) -> None:
+    study = open_small_study(sampler="random", pruner="none")
+    number = ask(study).number
+    errors = replace(make_evaluation(0.5).errors, mase=math.nan)
+    study.report(number, make_evaluation(0.5, errors=errors))
+    (recorded,) = study.complete(number).evaluations
+    assert math.isnan(recorded.evaluation.errors.mase)
+    assert recorded.evaluation.errors.mae_scaled == 0.5
+
+
+def test_a_step_that_is_reported_again_changes_nothing_and_writes_nothing_twice(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation, tmp_path: Path
+) -> None:
+    study = open_small_study(sampler="random", pruner="none")
+    number = ask(study).number
+    for step in (50, 100):
+        study.report(number, make_evaluation(0.5 - step / 1000, step))
+    study = open_small_study(sampler="random", pruner="none")
+    ask(study)
+    before = study.trial(number), contents(tmp_path / "record.db")
+    for step in (50, 100):
+        study.report(number, make_evaluation(0.1, step))
+    assert (study.trial(number), contents(tmp_path / "record.db")) == before
+    study.report(number, make_evaluation(0.2, 150))
+    assert len(study.trial(number).evaluations) == 3
+
+
+def contents(file: Path) -> list[str]:
+    with closing(sqlite3.connect(file)) as connection:
+        return list(connection.iterdump())
+
+
+@pytest.mark.parametrize("is_report_first", [True, False])
+def test_an_evaluation_that_was_recorded_but_not_reported_is_reported_on_the_rerun(
+    is_report_first: bool,
+    open_small_study: OpenStudy,
+    make_evaluation: MakeEvaluation,
+    tmp_path: Path,
+) -> None:
+    study = open_small_study(sampler="random", pruner="none")
+    number = ask(study).number
+    if is_report_first:
+        study.report(number, make_evaluation(0.6, 50))
+    with killed_at_statement(10**9) as count:
+        study.report(number, make_evaluation(0.5, 100))
+    whole = count["statements"]
+    with killed_at_statement(whole - 1):
+        study.report(number, make_evaluation(0.4, 150))
+    assert [e.evaluation.step for e in study.trial(number).evaluations][-1] == 150
+    assert 150 not in raw_trial(tmp_path / "record.db", number).intermediate_values
+
+    study = open_small_study(sampler="random", pruner="none")
+    ask(study)
+    for step, mae in ((50, 0.6), (100, 0.5), (150, 0.4)):
+        study.report(number, make_evaluation(mae, step))
+    assert raw_trial(tmp_path / "record.db", number).intermediate_values[150] == 0.4
+
+
+def test_the_metric_of_the_study_is_the_one_that_is_minimised(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation
+) -> None:
+    study = open_small_study(sampler="random", pruner="none", metric="mase")
+    number = ask(study).number
+    study.report(number, make_evaluation(0.3))
+    assert study.complete(number).value == 0.6
+
+
+# Stopping early
+
+
+class ObviousHalving:
+    """Successive halving as one would tell it: a list of values a rung."""
+
+    def __init__(self, first_rung_steps: int, factor: int):
+        self.first, self.factor = first_rung_steps, factor
+        self.rungs: dict[int, list[float]] = defaultdict(list)
+        self.climbed: Counter[int] = Counter()
+
+    def stops(self, number: int, step: int, best: float) -> bool:
+        while step >= self.first * self.factor ** self.climbed[number]:
+            rivals = self.rungs[self.climbed[number]]
+            self.climbed[number] += 1
+            rivals.append(best)
+            num_promoted = max(1, len(rivals) // self.factor)
+            if best not in sorted(rivals)[:num_promoted]:
+                return True
+        return False
+
+
+@pytest.mark.parametrize(
+    ("factor", "first_rung_steps", "first_rung", "num_turns"),
+    [(3, None, 50, 24), pytest.param(2, 40, 40, 80, marks=pytest.mark.slow)],
+)
+def test_asha_stops_at_its_rungs_exactly_whom_the_obvious_rule_stops(
+    factor: int,
+    first_rung_steps: int | None,
+    first_rung: int,
+    num_turns: int,
+    open_small_study: OpenStudy,
+    make_space: MakeSpace,
+    make_evaluation: MakeEvaluation,
+) -> None:
+    study = open_small_study(
+        space=make_space(**FIXED | {"hidden_size": {"low": 4, "high": 99}}),
+        sampler="random",
+        reduction_factor=factor,
+        first_rung_steps=first_rung_steps,
+    )
+    rule, rng = ObviousHalving(first_rung, factor), random.Random(factor)
+    steps: dict[int, int] = {}
+    best: dict[int, float] = {}
+    decisions: Counter[bool] = Counter()
+    for _ in range(num_turns):  # three trials side by side, each turn one of them goes on
+        while len(steps) < 3:
+            number = ask(study).number
+            steps[number], best[number] = 0, math.inf
+        number = rng.choice(list(steps))
+        steps[number] += 50
+        mae = rng.uniform(0.1, 1)
+        best[number] = min(best[number], mae)
+        is_last = steps[number] == 300
+        expected = not is_last and rule.stops(number, steps[number], best[number])
+        assert study.report(number, make_evaluation(mae, steps[number])) == expected
+        decisions[expected] += 1
+        if expected:
+            study.prune(number, f"stopped early at step {steps[number]}")
+        elif is_last:
+            study.complete(number)
+        if expected or is_last:
+            del steps[number]
+    assert min(decisions[True], decisions[False]) > num_turns / 8
+
+
+def test_a_trial_at_its_last_evaluation_is_not_judged(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation
+) -> None:
+    study = open_small_study(sampler="random", first_rung_steps=300, reduction_factor=2)
+    for mae in (0.1, 0.2, 0.9):
+        number = ask(study).number
+        assert not study.report(number, make_evaluation(mae, 250))
+        assert not study.report(number, make_evaluation(mae, 300))
+        assert study.complete(number).state is TrialState.COMPLETE
+
+
+def test_a_trial_may_worsen_after_a_good_evaluation(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation
+) -> None:
+    study = open_small_study(sampler="random", first_rung_steps=100, reduction_factor=2)
+    for mae in (0.5, 0.4):
+        number = ask(study).number
+        assert not study.report(number, make_evaluation(mae, 50))
+        assert not study.report(number, make_evaluation(9.0, 100))  # judged by the best so far
+
+
+def test_rung_marks_outlive_the_process(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation
+) -> None:
+    settings = {"sampler": "random", "first_rung_steps": 50, "reduction_factor": 2}
+    study = open_small_study(**settings)
+    for mae in (0.1, 0.2):
+        study.report(ask(study).number, make_evaluation(mae, 50))
+    study = open_small_study(**settings)
+    ask(study), ask(study)
+    assert study.report(ask(study).number, make_evaluation(0.15, 50))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruner", ["hyperband", "median"])
+def test_the_other_pruners_stop_what_is_far_behind(
+    pruner: str, open_small_study: OpenStudy, make_evaluation: MakeEvaluation
+) -> None:
+    settings = {"sampler": "random", "pruner": pruner, "first_rung_steps": 50}
+    study = open_small_study(**settings, reduction_factor=2)
+    for mae in (0.1, 0.11, 0.12, 0.13, 0.14, 0.15):
+        number = ask(study).number
+        for step in (50, 100, 150, 200, 250, 300):
+            if study.report(number, make_evaluation(mae, step)):
+                study.prune(number, "stopped early")
+                break
+        else:
+            study.complete(number)
+    study = open_small_study(**settings, reduction_factor=2)  # nor does a resume change that
+    number = ask(study).number
+    steps = (50, 100, 150, 200, 250)
+    assert any(study.report(number, make_evaluation(0.9, step)) for step in steps)
+
+
+def test_without_a_pruner_nobody_is_stopped(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation
+) -> None:
+    study = open_small_study(sampler="random", pruner="none", first_rung_steps=50)
+    for mae in (0.1, 0.9):
+        number = ask(study).number
+        assert not any(study.report(number, make_evaluation(mae, step)) for step in (50, 100, 150))
+
+
+# Outcomes
+
+
+def test_a_complete_trials_value_is_its_final_evaluations(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation, tmp_path: Path
+) -> None:
+    study = open_small_study(sampler="random", pruner="none")
+    number = ask(study).number
+    study.report(number, make_evaluation(0.2, 150, is_full=False))
+    study.report(number, make_evaluation(0.3, 300, is_full=False))
+    final = make_evaluation(0.25, 150)
+    study.report_final(number, final)
+    trial = study.complete(number)
+    assert trial.state is TrialState.COMPLETE
+    assert trial.value == 0.25
+    assert trial.final is not None
+    assert trial.final.evaluation == final
+    assert [recorded.evaluation.step for recorded in trial.evaluations] == [150, 300]
+    assert raw_trial(tmp_path / "record.db", number).value == 0.25
+
+
+def test_a_complete_trials_value_is_its_best_where_there_is_no_final_evaluation(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation
+) -> None:
+    study = open_small_study(sampler="random", pruner="none")
+    number = ask(study).number
+    for step, mae in ((100, 0.4), (200, 0.2), (300, 0.3)):
+        study.report(number, make_evaluation(mae, step))
+    assert study.complete(number).value == 0.2
+
+
+def test_a_diverged_trial_is_pruned_without_a_value_and_the_sampler_goes_on(
+    open_small_study: OpenStudy,
+    make_evaluation: MakeEvaluation,
+    loss_of: LossOf,
+    tmp_path: Path,
+) -> None:
+    study = open_small_study(num_startup_trials=2)
+    for _ in range(2):
+        proposal = ask(study)
+        trial = study.prune(proposal.number, "diverged by step 50")
+        assert (trial.state, trial.value) == (TrialState.PRUNED, None)
+        assert trial.reason == "diverged by step 50"
+        assert raw_trial(tmp_path / "record.db", trial.number).value is None
+    proposal = ask(study)
+    study.report(proposal.number, make_evaluation(loss_of(proposal.config, 50)))
+    study.complete(proposal.number)
+    ask(study)
+    assert states(study) == ["pruned", "pruned", "complete", "running"]
+
+
+def test_a_trial_stopped_early_shows_its_best_value_and_is_never_among_the_best(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation
+) -> None:
+    study = open_small_study(sampler="random", pruner="none")
+    for mae in (0.3, 0.1, 0.2):
+        number = ask(study).number
+        study.report(number, make_evaluation(mae, 50))
+        study.report(number, make_evaluation(mae + 1, 100))
+        if mae == 0.1:
+            assert study.prune(number, "stopped early at step 100").value == 0.1
+        else:
+            study.complete(number)
+    assert study.best_numbers(5) == [2, 0]
+    assert study.best_numbers(1) == [2]
+
+
+def test_a_failed_trial_has_its_reason_and_traceback_in_the_record(
+    open_small_study: OpenStudy,
+) -> None:
+    study = open_small_study(sampler="random")
+    number = ask(study).number
+    traceback = 'Traceback:\n  raise ValueError("rejected: é \x00 by the driver")'
+    study.fail(number, "ValueError: no device", traceback)
+    (trial,) = open_small_study(sampler="random").trials()
+    assert (trial.state, trial.reason) == (TrialState.FAILED, "ValueError: no device")
+    assert trial.traceback == traceback
+    assert trial.ended_at is not None
+    assert study.num_counted == 1
+
+
+def test_an_outcome_that_was_not_told_is_told_by_the_rerun(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation
+) -> None:
+    study = open_small_study(sampler="random", pruner="none")
+    number = ask(study).number
+    study.report(number, make_evaluation(0.5, 300))
+    for statements in (2, 6):
+        with killed_at_statement(statements):
+            study.fail(number, "RuntimeError: lost")
+        study = open_small_study(sampler="random", pruner="none")
+        assert states(study) == ["waiting"]
+        assert ask(study).number == number
+    trial = study.complete(number)
+    assert (trial.state, trial.reason, trial.value) == (TrialState.COMPLETE, "", 0.5)
+
+
+# Opening
+
+
+def test_a_study_is_begun_once(
+    tmp_path: Path, open_small_study: OpenStudy, make_space: MakeSpace
+) -> None:
+    study = open_small_study(name="load")
+    study.note("facts", {"rows": 120})
+    again = open_small_study(name="load")
+    assert again.name == "load"
+    assert again.attributes["facts"] == {"rows": 120}
+    assert again.attributes["created_at"] == study.attributes["created_at"]
+
+
+@pytest.mark.parametrize(
+    ("identity", "difference"),
+    [
+        ({"space": {"width": {"low": 8}}}, "space.width.low was 4, now 8"),
+        ({"data": "ffff"}, "data was 0123, now ffff"),
+        ({"metric": "mse"}, "metric was mae, now mse"),
+        ({"training": {"max_steps": 600}}, "training.max_steps was 300, now 600"),
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"more": 1}, "more was None, now 1"),
+        ({"seed": 1, "metric": "mse"}, "metric was mae, now mse; seed was 0, now 1"),
+    ],
+)
+def test_a_study_begun_with_other_settings_is_refused_with_the_difference(
+    identity: dict[str, Any], difference: str, open_small_study: OpenStudy
+) -> None:
+    begun_with = {
+        "metric": "mae",
+        "data": "0123",
+        "space": {"width": {"low": 4}},
+        "training": {"max_steps": 300},
+        "seed": 0,
+    }
+    open_small_study(identity=begun_with)
+    message = rf"study study was begun with other settings: {difference}; put them back or choose"
+    with pytest.raises(StudyMismatchError, match=message):
+        open_small_study(identity=begun_with | identity)
+
+
+def test_a_search_that_is_refused_leaves_the_study_as_it_was(open_small_study: OpenStudy) -> None:
+    study = open_small_study(sampler="random")
+    ask(study)
+    with pytest.raises(StudyMismatchError, match="seed was None, now 1"):
+        open_small_study(identity={"seed": 1})
+    assert states(study) == ["running"]  # and not waiting, as after a resume
+
+
+def test_trials_sampler_and_limits_may_change(open_small_study: OpenStudy) -> None:
+    ask(open_small_study(trials=5, max_parameters=10**6))
+    study = open_small_study(
+        trials=9, sampler="random", max_parameters=10**5, time_budget="2h", num_kept_weights=3
+    )
+    assert study.settings.trials == 9
+
+
+def test_two_studies_in_one_database_are_independent(open_small_study: OpenStudy) -> None:
+    one = open_small_study(name="one", sampler="random")
+    two = open_small_study(name="two", sampler="random", identity={"data": "other"})
+    ask(one), ask(one)
+    assert ask(two).number == 0
+    assert (states(one), states(two)) == (["running"] * 2, ["running"])
+
+
+def test_reading_a_study_gives_its_notes_and_trials_and_leaves_it_alone(
+    open_small_study: OpenStudy, make_evaluation: MakeEvaluation, tmp_path: Path
+) -> None:
+    study = open_small_study(sampler="random", pruner="none", metric="mse")
+    study.note("state", "done")
+    number = ask(study).number
+    study.report(number, make_evaluation(0.5))
+    study.complete(number)
+    ask(study)
+    before = contents(tmp_path / "record.db")
+    notes, trials = read_study(f"sqlite:///{tmp_path / 'record.db'}", "study")
+    assert notes["state"] == "done"
+    assert trials == study.trials()
+    assert trials[0].value == 0.25
+    assert contents(tmp_path / "record.db") == before
+
+
+def test_reading_a_study_that_is_not_there_makes_no_file(tmp_path: Path) -> None:
+    file = tmp_path / "studies" / "load.db"
+    with pytest.raises(UnknownStudyError, match=rf"no study is named load: {file} is missing"):
+        read_study(f"sqlite:///{file}", "load")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_a_study_of_another_name_is_refused(
+    open_small_study: OpenStudy, tmp_path: Path
+) -> None:
+    open_small_study()
+    with pytest.raises(UnknownStudyError, match="no study is named load in sqlite:///"):
+        read_study(f"sqlite:///{tmp_path / 'record.db'}", "load")
+
+
+def test_a_study_killed_while_it_was_begun_is_unknown_and_can_be_begun(
+    open_small_study: OpenStudy, tmp_path: Path
+) -> None:
+    file = tmp_path / "record.db"
+    optuna.create_study(study_name="study", storage=f"sqlite:///{file}")
+    with pytest.raises(UnknownStudyError, match="no study is named study"):
+        read_study(f"sqlite:///{file}", "study")
+    assert ask(open_small_study(sampler="random")).number == 0
+
+
+# Real ends of real processes
+
+
+@pytest.mark.slow
+def test_a_search_killed_at_random_moments_ends_as_one_that_was_left_alone(tmp_path: Path) -> None:
+    # The order of a set of texts differs between processes of different hash seeds.
+    with searches(tmp_path / "alone.db", hash_seed=1) as search_alone:
+        assert search_alone(math.inf) == 0
+    expected = trials_in(tmp_path / "alone.db")
+    assert len(expected) == NUM_TRIALS
+
+    file, rng = tmp_path / "killed.db", random.Random(0)
+    moments = [0.03, 0.1, 0.3, *(rng.uniform(0.3, 1.2) for _ in range(12)), math.inf]
+    known: list[TrialRecord] = []
+    num_killed = 0
+    with searches(file, hash_seed=2) as search_until:
+        for moment in moments:
+            code = search_until(moment)
+            assert code in (0, -9)
+            num_killed += code == -9
+            assert_whole(file)
+            trials = trials_in(file)
+            assert_consistent(trials, known)
+            known = trials
+            if code == 0:
+                break
+    assert num_killed >= 5
+    assert list(map(timeless, known)) == list(map(timeless, expected))
+
+
+NUM_TRIALS = 12
+
+
+@contextmanager
+def searches(file: Path, hash_seed: int) -> Iterator[Callable[[float], int]]:
+    """Search in a process of its own that is killed after some seconds; return its exit code."""
+    command = [sys.executable, HERE / "search_until_killed.py", str(file), str(NUM_TRIALS)]
+    environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONWARNINGS": "default"}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def search_for(seconds: float) -> int:
+            process.stdin.write(f"{seconds}\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield search_for
+
+
+def trials_in(file: Path) -> list[TrialRecord]:
+    try:
+        return read_study(f"sqlite:///{file}", "study")[1]
+    except UnknownStudyError:
+        return []  # killed before it was begun
+
+
+def assert_whole(file: Path) -> None:
+    if file.exists():
+        with closing(sqlite3.connect(file)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def assert_consistent(trials: list[TrialRecord], known: list[TrialRecord]) -> None:
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    ended = [trial for trial in trials if trial.state not in ("running", "waiting")]
+    assert len(trials) - len(ended) <= 1  # that search runs one trial at a time
+    for old in known:
+        new = trials[old.number]
+        if old.state in ("running", "waiting"):
+            assert set(old.evaluations) <= set(new.evaluations)
+        else:
+            assert new == old
+    configs = [trial.config for trial in trials if trial.config is not None]
+    assert len(configs) == len(set(configs))
