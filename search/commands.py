@@ -45,7 +45,7 @@ def read_config(
     """
     tree = read_yaml(file) if file else {}
     if resume is not None:
-        from search.search import recorded_config
+        from search.places import recorded_config
 
         if file is not None:
             raise ConfigError("--resume takes the configuration from the record: drop --config")
@@ -107,7 +107,7 @@ def write_configuration(config: SearchConfig, file: Path) -> None:
     Raises:
         ValueError: where the file is there already or the table cannot be searched.
     """
-    from search.search import understood_config
+    from search.resolve import understood_config
 
     if file.exists():
         raise ConfigError(f"--init writes a new file: {file} exists; choose another name")
@@ -117,6 +117,6 @@ def write_configuration(config: SearchConfig, file: Path) -> None:
 
 def print_resolved(config: SearchConfig) -> None:
     """Print the configuration as a search would resolve it, as YAML."""
-    from search.search import resolved_config
+    from search.resolve import resolved_config
 
     typer.echo(to_yaml(resolved_config(config)), nl=False)

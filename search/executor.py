@@ -53,6 +53,7 @@ from search.study import SpaceExhaustedError, Study  # noqa: E402
 from search.trial import run_trial  # noqa: E402
 
 PATIENCE_SECONDS = 0.5  # between two looks into the mailbox
+KNOCK_SECONDS = 10.0  # for a cluster to answer
 
 
 class Ending(StrEnum):
@@ -122,21 +123,30 @@ def connect(resources: Resources, is_verbose: bool) -> None:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(level)
     address = resources.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_that_it_answers(address)
     # Without "local" Ray would join whatever cluster was last started on this machine.
-    place: dict[str, Any] = {"address": address or "local"}
-    place |= {} if address else {"include_dashboard": False}
+    place = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    with _signal_handlers_kept():
+        ray.init(
+            **place,
+            log_to_driver=is_verbose,
+            logging_level=level,
+            runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+        )
+
+
+def _check_that_it_answers(address: str) -> None:
+    # Ray itself would knock for minutes, and print a warning each time.
+    host, _, port = address.rpartition(":")
+    if "//" in address or not port.isdigit():
+        return  # `auto` and the like
     try:
-        with _signal_handlers_kept():
-            ray.init(
-                **place,
-                log_to_driver=is_verbose,
-                logging_level=level,
-                runtime_env={"env_vars": _WORKER_ENVIRONMENT},
-            )
-    except ConnectionError as error:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except OSError as error:
         raise ConfigError(
-            f"no Ray cluster answers at {place['address']}: correct --address or RAY_ADDRESS, or "
-            f"start one there ({error})"
+            f"no Ray cluster answers at {address} ({error}): correct --address or RAY_ADDRESS, or "
+            "start one there"
         ) from None
 
 

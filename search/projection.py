@@ -210,8 +210,8 @@ def saved_view(facts: StudyFacts) -> str:
         "columnWidths": widths | shown | {"duration": 80},
     }
     when = milliseconds(facts.started_at)
-    envelope = {"name": facts.name, "createdAt": when, "updatedAt": when}
-    return json.dumps(envelope | {"state": json.dumps(state)})
+    named = {"name": facts.name, "createdAt": when, "updatedAt": when, "state": json.dumps(state)}
+    return json.dumps(named | state)  # the state itself, unwrapped, for older servers' pages
 
 
 _SHOWN_PARAMS = {

@@ -6,9 +6,7 @@ from search.config import ConfigError, SearchConfig, parse_config
 from search.executor import Ending
 from search.kept_weights import KeptWeights
 from search.lock import StudyLockedError, locked
-from search.projection import Snapshot, StudyFacts
-from search.record import TrialRecord, TrialState, baseline_from_plain
-from search.search import (
+from search.places import (
     experiment_name,
     latest_study,
     record_url,
@@ -16,6 +14,8 @@ from search.search import (
     tracking_uri,
     trials_page,
 )
+from search.projection import Snapshot, StudyFacts
+from search.record import TrialRecord, TrialState, baseline_from_plain
 from search.study import read_study
 from search.tracking import rebuild
 

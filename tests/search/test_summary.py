@@ -15,7 +15,7 @@ from pipelines.training_config import TrainConfig
 from search.config import SearchConfig
 from search.executor import Ending
 from search.record import TrialRecord, TrialState
-from search.search import SearchResult
+from search.result import SearchResult
 from search.space import TrialConfig
 from search.summary import print_summary
 

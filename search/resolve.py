@@ -1,0 +1,128 @@
+"""What a configuration leaves open, settled by the table and the machine."""
+
+import platform
+import shutil
+import uuid
+from datetime import date
+from pathlib import Path
+from random import SystemRandom
+
+import torch
+
+from pipelines.series import load
+from pipelines.splits import SearchData, split
+from pipelines.training import resolve_precision
+from search.config import ConfigError, SearchConfig
+from search.executor import Slots
+from search.space import THREE_ANSWERS, TrialConfig, derive, start_config
+
+CPU_TERAFLOPS_PER_TRIAL = 0.5
+"""About ten seconds of one core."""
+
+
+def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple[str, ...]]:
+    """Fill in what depends on the table and the machine.
+
+    Returns:
+        The configuration without open questions, and what was narrowed.
+
+    Raises:
+        ConfigError: where a GPU is asked for that is not there.
+    """
+    device = resolve_device(config.resources.device)
+    space, notes = derive(
+        config.space,
+        season=data.season,
+        num_train_rows=data.num_train_rows,
+        horizon=data.horizon,
+        has_calendar=data.known.shape[1] > 0,
+    )
+    teraflops = config.search.max_training_teraflops
+    if teraflops is None and device == "cpu":
+        teraflops = CPU_TERAFLOPS_PER_TRIAL
+    precision = resolve_precision(config.training.precision, device)
+    resolved = config.model_copy(
+        update={
+            "study": config.study or fresh_name(data.name),
+            "space": space,
+            "training": config.training.model_copy(update={"precision": precision}),
+            "search": config.search.model_copy(update={"max_training_teraflops": teraflops}),
+            "resources": config.resources.model_copy(update={"device": device}),
+        }
+    )
+    return resolved, notes
+
+
+def resolve_device(device: str) -> str:
+    """Return cpu or cuda.
+
+    Raises:
+        ConfigError: where CUDA is asked for and torch has none.
+    """
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise ConfigError(
+            f"--device cuda needs a CUDA GPU and a CUDA build of torch: got torch "
+            f"{torch.__version__} without one; see docs/install.md, or use --device cpu"
+        )
+    return "cuda" if has_cuda and device != "cpu" else "cpu"
+
+
+def device_line(slots: Slots) -> str:
+    """The first line of a search: device, torch build, slots, and a warning where it is due."""
+    name = torch.cuda.get_device_name() if slots.device == "cuda" else platform.machine()
+    plural = "" if slots.count == 1 else "s"
+    line = (
+        f"{slots.device} ({name}), torch {torch.__version__}: {slots.count} trial{plural} at a "
+        f"time, {slots.cpus_per_trial:g} CPU and {slots.gpus_per_trial:g} GPU each"
+    )
+    has_nvidia = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
+    if has_nvidia and torch.version.cuda is None:
+        line += (
+            "\nWARNING: this machine has an NVIDIA GPU, but this torch is a CPU-only build, so the "
+            "GPU stays unused; install a CUDA build (docs/install.md)"
+        )
+    return line
+
+
+def fresh_name(data_name: str) -> str:
+    """A new study's name: data, date and a word."""
+    stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in data_name).strip("._-")
+    words = "amber birch cedar delta ember fjord grove heron indigo juniper kelp lark maple north"
+    words += " opal pine quartz raven slate thyme umber violet willow xenon yarrow zephyr"
+    word = SystemRandom().choice(words.split())
+    return f"{stem[:60] or 'table'}-{date.today():%Y%m%d}-{word}-{uuid.uuid4().hex[:4]}"
+
+
+def starts(config: SearchConfig, season: int) -> tuple[list[TrialConfig], tuple[str, ...]]:
+    """The configurations to try first, and the reasons of those that cannot be."""
+    space, found, skipped = config.space, [], []
+    default = THREE_ANSWERS if config.search.use_default_starts else ()
+    for start in (*default, *config.search.start_with):
+        try:
+            found.append(start_config(start, space, config.training, season))
+        except ValueError as error:
+            skipped.append(f"{'-'.join(map(str, start.widths))}: {error}")
+    return found, tuple(skipped)
+
+
+def resolved_config(config: SearchConfig) -> SearchConfig:
+    """The configuration as a search would use it; reads the table and starts nothing."""
+    search_data, _ = split(load(config.data), config.split)
+    return resolve(config, search_data)[0]
+
+
+def understood_config(config: SearchConfig) -> SearchConfig:
+    """The configuration with what was understood of the table written out."""
+    table = load(config.data)
+    data = config.data.model_copy(
+        update={
+            "targets": table.targets,
+            "horizon": table.horizon,
+            "season": table.season,
+            "frequency": table.frequency or "none",
+            "outliers": table.outliers,
+        }
+    )
+    resolved = resolved_config(config.model_copy(update={"data": data}))
+    return config.model_copy(update={"data": data, "space": resolved.space})

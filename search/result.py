@@ -1,0 +1,97 @@
+"""What a search leaves in the hands of its caller."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from models.forecaster import Forecaster
+from pipelines.baselines import BaselineScore
+from pipelines.weights import forecaster_from_bytes
+from search.config import SearchConfig, parse_config
+from search.executor import Ending
+from search.kept_weights import KeptWeights
+from search.places import record_url, recorded_config
+from search.record import TrialRecord, baseline_from_plain, leaderboard
+from search.space import TrialConfig
+from search.study import read_study
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search leaves in the hands of its caller."""
+
+    config: SearchConfig
+    """As it was resolved: name, space, device and precision filled in."""
+    ending: Ending
+    trials: tuple[TrialRecord, ...]
+    baselines: tuple[BaselineScore, ...]
+    """The forecasts to beat, on the same validation windows."""
+    mlflow_url: str | None
+    """The page that shows the trials, on the server that `lstm-search ui` starts; None where the
+    view is behind."""
+
+    @property
+    def study(self) -> str:
+        """The study's name."""
+        assert self.config.study is not None
+        return self.config.study
+
+    @property
+    def best_trial(self) -> TrialRecord | None:
+        """The complete trial with the lowest value."""
+        return next(iter(leaderboard(self.trials, 1)), None)
+
+    @property
+    def best_config(self) -> TrialConfig | None:
+        """The configuration of the best trial."""
+        return self.best_trial.config if self.best_trial else None
+
+    @property
+    def best_value(self) -> float | None:
+        """The search's metric of the best trial, on the validation part."""
+        return self.best_trial.value if self.best_trial else None
+
+    def trials_dataframe(self) -> pd.DataFrame:
+        """One row a trial, rejected ones left out: number, state, value, reason, parameters."""
+        return pd.DataFrame(
+            [
+                {"number": t.number, "state": str(t.state), "value": t.value, "reason": t.reason}
+                | t.params
+                for t in self.trials
+                if t.config is not None
+            ]
+        )
+
+    def load_best(self) -> Forecaster:
+        """The best trial's model with its weights, on the CPU.
+
+        Raises:
+            LookupError: where no trial is complete or its weights are gone.
+        """
+        kept = KeptWeights(self.config.studies_folder / self.study)
+        if self.best_trial is None or not kept.path(self.best_trial.number).exists():
+            raise LookupError(f"study {self.study} has no complete trial with weights")
+        return forecaster_from_bytes(kept.path(self.best_trial.number).read_bytes())
+
+
+def load_result(study: str = "latest", home: str = "mlruns") -> SearchResult:
+    """The result of a search that ran before, from its record.
+
+    Raises:
+        UnknownStudyError: where there is no such study.
+    """
+    tree = recorded_config(SearchConfig(home=home), study)
+    config = parse_config(tree | {"home": home})
+    assert config.study is not None
+    notes, trials = read_study(record_url(config, config.study), config.study)
+    ending = Ending(notes.get("state", Ending.INTERRUPTED))
+    return SearchResult(
+        config, ending, tuple(trials), recorded_baselines(notes), notes.get("mlflow_url")
+    )
+
+
+def recorded_baselines(notes: Mapping[str, Any]) -> tuple[BaselineScore, ...]:
+    """The baselines in the notes of a study; none where they are not computed yet."""
+    return tuple(baseline_from_plain(plain) for plain in notes.get("baselines", []))
