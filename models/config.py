@@ -14,10 +14,20 @@ Normalisation = Literal["none", "last", "mean_std", "seasonal"]
 Head = Literal["last_state", "aligned"]
 
 
-class WindowShape(BaseModel):
-    """The sizes of what a forecaster reads and writes; the data decide them, not the model."""
+class Settings(BaseModel):
+    """Base of every configuration: frozen, and strict about names, types and finite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class WindowShape(Settings):
+    """The sizes of what a forecaster reads and writes; the data decide them, not the model."""
 
     lookback: PositiveInt
     """L, steps of the window."""
@@ -43,14 +53,12 @@ class WindowShape(BaseModel):
         return self
 
 
-class LSTMConfig(BaseModel):
+class LSTMConfig(Settings):
     """What a forecaster is made of: LSTM layers, and the normalisation, skip and head around them.
 
     Without widths no LSTM is left: the linear twin, the same model's other parts alone. `head`,
     `patch_length`, `bidirectional` and `dropout` then change nothing.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     widths: tuple[PositiveInt, ...]
     """Hidden units of each layer, the first layer first; () for the linear twin."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator, model_validator
+from pydantic import PositiveInt, field_validator, model_validator
+
+from models.config import Settings
 
 TargetTransform = Literal["none", "log", "diff", "log_return"]
 Missing = Literal["error", "interpolate"]
@@ -13,13 +15,7 @@ Outliers = Literal["none", "hampel"]
 Part = float | int | str
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
-
-
-class DataConfig(_Settings):
+class DataConfig(Settings):
     """Which table is searched and how it is read; what is not given is recognised."""
 
     path: str | None = None
@@ -54,7 +50,7 @@ class DataConfig(_Settings):
         return str(value) if isinstance(value, int) else value
 
 
-class SplitConfig(_Settings):
+class SplitConfig(Settings):
     """Where the table is cut, in time; what lies behind the test part is unused."""
 
     train: Part = 0.7

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from models.config import Settings
 from pipelines.data_config import TargetTransform
 
 if TYPE_CHECKING:
@@ -23,10 +23,8 @@ Float64Array = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 
-class Scaling(BaseModel):
+class Scaling(Settings):
     """How columns in original units become standardised ones, and forecasts go back."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     transform: TargetTransform
     """What the targets become before they are standardised; other columns stay as they are."""

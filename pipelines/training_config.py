@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from models.config import Settings
 
 
-class TrainingBudget(BaseModel):
+class TrainingBudget(Settings):
     """What every trial of a search is trained by, so that trials compare."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
 
     max_steps: PositiveInt = 200
     """Optimiser steps, each on one batch of sampled windows."""

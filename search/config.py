@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
+from models.config import Settings
 from pipelines.data_config import DataConfig, SplitConfig
 from pipelines.training_config import TrainingBudget
 from search.space import Choice, Float, Int, Space, Start
@@ -28,16 +29,6 @@ Device = Literal["auto", "cpu", "cuda"]
 
 class ConfigError(ValueError):
     """A configuration that cannot be: one line with the rule, the value and the remedy."""
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
 
 
 class _Loader(yaml.SafeLoader):
@@ -70,7 +61,7 @@ def duration_seconds(duration: str) -> float:
     return sum(float(n) * seconds[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", duration))
 
 
-class SearchSettings(_Settings):
+class SearchSettings(Settings):
     """How the search goes on and when it ends."""
 
     trials: int = Field(default=100, ge=1)
@@ -103,7 +94,7 @@ class SearchSettings(_Settings):
     """The best trials whose weights are kept."""
 
 
-class Resources(_Settings):
+class Resources(Settings):
     """What a trial runs on."""
 
     max_concurrent: int | None = Field(default=None, ge=1)
@@ -120,7 +111,7 @@ class Resources(_Settings):
     """Longest time between two evaluations: a trial that hangs longer is ended."""
 
 
-class Tracking(_Settings):
+class Tracking(Settings):
     """Where MLflow shows the search."""
 
     uri: str | None = None
@@ -129,7 +120,7 @@ class Tracking(_Settings):
     """MLflow experiment (MLFLOW_EXPERIMENT_NAME); null: lstm-search."""
 
 
-class SearchConfig(_Settings):
+class SearchConfig(Settings):
     """A whole search, as the YAML file holds it."""
 
     study: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")

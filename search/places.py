@@ -42,12 +42,18 @@ def latest_study(config: SearchConfig) -> str:
     Raises:
         UnknownStudyError: where there is none.
     """
-    records = sorted(config.studies_folder.glob("*.db"), key=lambda path: path.stat().st_mtime)
+    records = sorted(config.studies_folder.glob("*.db"), key=_written_at)
     if not records:
         raise UnknownStudyError(
             f"there is no study in {config.studies_folder} yet; begin one: python -m search.run"
         )
     return records[-1].stem
+
+
+def _written_at(record: Path) -> float:
+    # SQLite writes beside the file first; a search that was killed has left its last words there.
+    write_ahead = record.with_name(f"{record.name}-wal")
+    return max(path.stat().st_mtime for path in (record, write_ahead) if path.exists())
 
 
 def tracking_uri(config: SearchConfig) -> str:

@@ -1,8 +1,8 @@
 """What the view shows of a record: names, parameters and measured values, as plain types.
 
 All of it follows from the record alone, times included: whoever shows it twice says the same.
-A slash in a metric's name gives it a section of its own among MLflow's charts; the sections are
-sorted by name, and these come after the one of the plain names.
+MLflow sorts its charts by name, hence `val_mae_best` and not `best_val_mae`: curves come first, and
+beside each its best value.
 """
 
 import csv
@@ -96,11 +96,11 @@ def trial_params(trial: TrialRecord) -> dict[str, str]:
 def evaluation_readings(recorded: RecordedEvaluation) -> list[Reading]:
     """One evaluation during the training: its errors and what it cost."""
     evaluation = recorded.evaluation
-    values = _error_values("val_", evaluation.errors) | {
+    values = _error_values(evaluation.errors) | {
         "train_loss": evaluation.train_loss,
         "learning_rate": evaluation.learning_rate,
-        "usage/steps_per_second": evaluation.steps_per_second,
-        "usage/peak_memory_mib": evaluation.peak_memory_bytes / 2**20,
+        "steps_per_second": evaluation.steps_per_second,
+        "peak_memory_mib": evaluation.peak_memory_bytes / 2**20,
     }
     return [Reading(name, value, recorded.time, evaluation.step) for name, value in values.items()]
 
@@ -112,7 +112,7 @@ def outcome_readings(trial: TrialRecord, metric: Metric) -> list[Reading]:
         return []
     values = _best_values(trial, metric)
     if trial.started_at is not None:
-        values["usage/duration_seconds"] = ended_at - trial.started_at
+        values["duration_seconds"] = ended_at - trial.started_at
     return [Reading(name, value, ended_at) for name, value in values.items()]
 
 
@@ -127,10 +127,10 @@ def study_readings(trials: Iterable[TrialRecord], metric: Metric) -> Iterator[Re
     """The best trial's errors and the counts after each trial that ended: step n is the n-th."""
     ended = [(time, trial) for trial in trials if trial.state.counts and (time := last_time(trial))]
     ended.sort(key=lambda pair: (pair[0], pair[1].number))
-    counts = {f"trials/num_{state}": 0 for state in TrialState if state.counts}
+    counts = {f"num_{state}": 0 for state in TrialState if state.counts}
     best: list[TrialRecord] = []
     for step, (time, trial) in enumerate(ended, start=1):
-        counts[f"trials/num_{trial.state}"] += 1
+        counts[f"num_{trial.state}"] += 1
         best = leaderboard([*best, trial], 1)
         values = counts | (_best_values(best[0], metric) if best else {})
         yield from (Reading(name, value, time, step) for name, value in values.items())
@@ -142,7 +142,7 @@ def baseline_readings(baselines: Iterable[BaselineScore], time: float) -> list[R
         Reading(name, value, time)
         for baseline in baselines
         for name, value in _error_values(
-            f"val_baseline/{_plain_name(baseline.name)}_", baseline.errors
+            baseline.errors, f"_baseline_{_plain_name(baseline.name)}"
         ).items()
     ]
 
@@ -175,9 +175,9 @@ def description(facts: StudyFacts, experiment_id: str) -> str:
         f"trial: [all of them, the best first]({_trials_page(experiment_id, facts.name)}).\n\n"
         "- `val_…`: errors on the validation part over the training steps; `…_scaled` on "
         "standardised values, the others in the units of the table.\n"
-        "- `val_best/…`: the errors of a trial's best weights. The search minimises "
+        "- `val_…_best`: the errors of a trial's best weights. The search minimises "
         f"`{best_metric(facts.metric)}`. On this page: of the best trial, after each trial.\n"
-        "- `val_baseline/…`: the forecasts to beat, on the same windows.\n"
+        "- `val_…_baseline_…`: the forecasts to beat, on the same windows.\n"
         "- A trial that was stopped early is finished here; its tag `outcome` says `pruned`.\n"
         "- Artifacts: the leaderboard and the configuration; with the best trials, their weights."
     )
@@ -185,7 +185,7 @@ def description(facts: StudyFacts, experiment_id: str) -> str:
 
 def best_metric(metric: Metric) -> str:
     """The name under which a trial shows what the search minimises."""
-    return "val_best/mase" if metric == "mase" else f"val_best/{metric}_scaled"
+    return "val_mase_best" if metric == "mase" else f"val_{metric}_scaled_best"
 
 
 def trials_url(server: str, experiment_id: str, study: str) -> str:
@@ -231,9 +231,9 @@ def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _error_values(prefix: str, errors: Errors) -> dict[str, float]:
-    """`mae` in original units, `mae_scaled` on standardised values, and so on."""
-    return {f"{prefix}{name}": value for name, value in errors.to_dict().items()}
+def _error_values(errors: Errors, suffix: str = "") -> dict[str, float]:
+    """`val_mae` in original units, `val_mae_scaled` on standardised values, and so on."""
+    return {f"val_{name}{suffix}": value for name, value in errors.to_dict().items()}
 
 
 def _best_values(trial: TrialRecord, metric: Metric) -> dict[str, float]:
@@ -246,8 +246,8 @@ def _best_values(trial: TrialRecord, metric: Metric) -> dict[str, float]:
     best = trial.final or min(trial.evaluations, key=judged, default=None)
     if best is None:
         return {}
-    values = _error_values("val_best/", best.evaluation.errors)
-    return values | {"val_best/step": best.evaluation.step}
+    values = _error_values(best.evaluation.errors, "_best")
+    return values | {"step_of_best": best.evaluation.step}
 
 
 def _plain_name(text: str) -> str:

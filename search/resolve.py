@@ -9,6 +9,7 @@ from random import SystemRandom
 
 import torch
 
+from pipelines.metrics import naive_scale
 from pipelines.series import load
 from pipelines.splits import SearchData, split
 from pipelines.training import resolve_precision
@@ -27,8 +28,10 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
         The configuration without open questions, and what was narrowed.
 
     Raises:
-        ConfigError: where a GPU is asked for that is not there.
+        ConfigError: where a GPU is asked for that is not there, or MASE where it is undefined.
     """
+    if config.search.metric == "mase":
+        _check_mase(data)
     device = resolve_device(config.resources.device)
     space, notes = derive(
         config.space,
@@ -51,6 +54,15 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
         }
     )
     return resolved, notes
+
+
+def _check_mase(data: SearchData) -> None:
+    scale = naive_scale(torch.from_numpy(data.truth[: data.num_train_rows]), data.season)
+    if scale.isnan().all():
+        raise ConfigError(
+            "MASE needs a target that does not repeat itself exactly from season to season: got "
+            f"none among {', '.join(data.targets)} with season={data.season}; use --metric mae"
+        )
 
 
 def resolve_device(device: str) -> str:

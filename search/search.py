@@ -114,7 +114,7 @@ def _open(config: SearchConfig, data: SearchData) -> tuple[Study, tuple[str, ...
     settings, space = config.search, config.space
     assert config.study is not None
     limits = Limits(data, settings.max_parameters, settings.max_training_teraflops)
-    study, _ = open_study(
+    study = open_study(
         record_url(config, config.study),
         config.study,
         identity_of(config, data),

@@ -13,16 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
     model_validator,
 )
 
-from models.config import Head, LSTMConfig, Normalisation
+from models.config import Head, LSTMConfig, Normalisation, Settings
 from pipelines.training_config import TrainConfig, TrainingBudget
 
 Value = bool | int | float | str
@@ -31,17 +29,7 @@ Shape = Literal["uniform", "per_layer"]
 V = TypeVar("V", bound=Value)
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
-
-
-class _Range(_Settings):
+class _Range(Settings):
     log: bool = False
 
     @model_validator(mode="after")
@@ -93,7 +81,7 @@ class Float(_Range):
         return self.low, self.high, self.step
 
 
-class Choice(_Settings, Generic[V]):
+class Choice(Settings, Generic[V]):
     """One of a list of values; a fixed dimension is a list of one."""
 
     choices: tuple[V, ...] = Field(min_length=1, strict=False)  # a list will do, its items not
@@ -134,7 +122,7 @@ NormalisationDimension = Annotated[Choice[Normalisation], BeforeValidator(_as_di
 HeadDimension = Annotated[Choice[Head], BeforeValidator(_as_dimension)]
 
 
-class TrialConfig(_Settings):
+class TrialConfig(Settings):
     """Everything that one trial trains: trials with equal configurations are one model."""
 
     model: LSTMConfig
@@ -145,7 +133,7 @@ class TrialConfig(_Settings):
         return f"{self.model.describe()}, lookback {self.training.lookback}"
 
 
-class Space(_Settings):
+class Space(Settings):
     """What a search may vary, and how far.
 
     Each dimension is `{low, high, log}`, `{low, high, step}`, `{choices}`, or a plain value, which
@@ -262,7 +250,7 @@ _MODEL_DIMENSIONS = (
 _TRAINING_DIMENSIONS = ("lookback", "calendar", "learning_rate", "batch_size", "weight_decay")
 
 
-class Start(_Settings):
+class Start(Settings):
     """A configuration to try first; what is left out takes a value that does well in general."""
 
     widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)

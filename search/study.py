@@ -311,8 +311,8 @@ def open_study(
     budget: TrainingBudget,
     settings: SearchSettings,
     limits: Limits,
-) -> tuple[Study, bool]:
-    """Open the study `name`, or begin it; tell which by the second value (True: begun).
+) -> Study:
+    """Open the study `name`, or begin it.
 
     Args:
         url: SQLAlchemy URL of the record.
@@ -338,8 +338,7 @@ def open_study(
             f"study {name} was begun with other settings: {'; '.join(differences)}; "
             "put them back or choose another --study"
         )
-    study = Study(record, space, budget, settings, limits)
-    return study, begun_with is None
+    return Study(record, space, budget, settings, limits)
 
 
 def read_study(url: str, name: str) -> tuple[dict[str, Any], list[TrialRecord]]:

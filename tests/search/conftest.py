@@ -194,7 +194,7 @@ def small_study(
     search = SearchSettings.model_validate({"num_startup_trials": 5, "trials": 1000} | settings)
     limits = Limits(data, search.max_parameters, max_teraflops)
     begun_with = {"data": data.fingerprint, "metric": search.metric} | (identity or {})
-    return open_study(f"sqlite:///{file}", name, begun_with, space, budget, search, limits)[0]
+    return open_study(f"sqlite:///{file}", name, begun_with, space, budget, search, limits)
 
 
 # The view: MLflow stores and servers, and all that they hold

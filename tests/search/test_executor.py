@@ -546,7 +546,7 @@ def open_study_of(file: Path, data: SearchData, space: Space, **settings: Any) -
     limits = Limits(data, search.max_parameters, None)
     identity = {"data": data.fingerprint, "metric": search.metric}
     url = f"sqlite:///{file}"
-    return open_study(url, "study", identity, space, BUDGET, search, limits)[0]
+    return open_study(url, "study", identity, space, BUDGET, search, limits)
 
 
 def job(data: SearchData, slots: Slots, max_step_seconds: float = 120.0) -> TrialJob:

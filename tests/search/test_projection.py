@@ -95,7 +95,7 @@ def test_an_evaluation_shows_every_error_at_its_step_and_its_recorded_time(
     assert {name: values[f"val_{name}"] for name in ERRORS} == errors
     assert values["train_loss"] == evaluation.train_loss
     assert values["learning_rate"] == evaluation.learning_rate
-    assert values["usage/peak_memory_mib"] == 1.0
+    assert values["peak_memory_mib"] == 1.0
     assert {(reading.step, reading.time) for reading in readings} == {(150, 1234.5)}
 
 
@@ -120,10 +120,10 @@ def test_the_outcome_is_the_best_evaluations_not_the_lasts(make_evaluation: Make
     ]
     trial = make_trial(evaluations=tuple(evaluations), state=TrialState.PRUNED, ended_at=1200.0)
     values = {reading.name: reading.value for reading in outcome_readings(trial, "mae")}
-    assert values["val_best/mae_scaled"] == 0.2
-    assert values["val_best/mae"] == evaluations[1].evaluation.errors.mae
-    assert values["val_best/step"] == 100
-    assert values["usage/duration_seconds"] == 200.0
+    assert values["val_mae_scaled_best"] == 0.2
+    assert values["val_mae_best"] == evaluations[1].evaluation.errors.mae
+    assert values["step_of_best"] == 100
+    assert values["duration_seconds"] == 200.0
 
 
 def test_the_outcome_of_a_complete_trial_is_its_evaluation_on_the_whole_validation_part(
@@ -137,7 +137,7 @@ def test_the_outcome_of_a_complete_trial_is_its_evaluation_on_the_whole_validati
         ended_at=1002.0,
     )
     values = {reading.name: reading.value for reading in outcome_readings(trial, "mae")}
-    assert values["val_best/mae_scaled"] == 0.25
+    assert values["val_mae_scaled_best"] == 0.25
 
 
 def test_an_evaluation_without_the_metric_is_never_the_best(
@@ -151,14 +151,12 @@ def test_an_evaluation_without_the_metric_is_never_the_best(
         ended_at=1002.0,
     )
     values = {reading.name: reading.value for reading in outcome_readings(trial, "mase")}
-    assert values["val_best/step"] == 100
+    assert values["step_of_best"] == 100
 
 
 def test_a_trial_that_failed_before_its_first_evaluation_has_an_outcome_too() -> None:
     trial = make_trial(state=TrialState.FAILED, reason="out of luck", ended_at=1005.0)
-    assert [reading.name for reading in outcome_readings(trial, "mae")] == [
-        "usage/duration_seconds"
-    ]
+    assert [reading.name for reading in outcome_readings(trial, "mae")] == ["duration_seconds"]
     assert outcome_tags(trial) == {"outcome": "failed", "reason": "out of luck"}
 
 
@@ -169,13 +167,13 @@ def test_a_study_shows_the_best_and_the_counts_after_each_trial(
     readings = list(study_readings(trials, "mae"))
     ended = [t for t in sorted(trials, key=lambda t: t.ended_at or math.inf) if t.state.counts]
     assert [trial.number for trial in ended] == [0, 1, 6, 2, 3]
-    best = {r.step: r.value for r in readings if r.name == "val_best/mae_scaled"}
+    best = {r.step: r.value for r in readings if r.name == "val_mae_scaled_best"}
     assert list(best.values()) == pytest.approx([0.35, 0.34, 0.29, 0.29, 0.29])
     assert list(best) == [1, 2, 3, 4, 5]
     last = {r.name: r.value for r in readings if r.step == len(ended)}
-    counts = {name: value for name, value in last.items() if name.startswith("trials/")}
-    assert counts == {"trials/num_complete": 3, "trials/num_pruned": 1, "trials/num_failed": 1}
-    assert [r.time for r in readings if r.name == "trials/num_failed"] == [
+    counts = {name: value for name, value in last.items() if name.startswith("num_")}
+    assert counts == {"num_complete": 3, "num_pruned": 1, "num_failed": 1}
+    assert [r.time for r in readings if r.name == "num_failed"] == [
         trial.ended_at for trial in ended
     ]
 

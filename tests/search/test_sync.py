@@ -75,7 +75,7 @@ def test_a_study_is_shown_whole_from_its_record_alone(
     assert len(runs) == num_shown(finished) + len(["the study", "the experiment"])
     assert runs["small"]["info"][0] == "FINISHED"
     assert runs["small"]["tags"]["state"] == "done"
-    assert runs["small"]["latest"]["val_baseline/ridge_mae_scaled"] == 0.3
+    assert runs["small"]["latest"]["val_mae_scaled_baseline_ridge"] == 0.3
     weights = runs[finished.trial(6).name]["artifacts"]["model/006.safetensors"]
     assert weights == b"the weights of trial 6"
 

@@ -200,14 +200,14 @@ def test_the_studys_run_shows_best_values_counts_and_baselines(
     best = snapshot.leaderboard[0]
     assert best.final is not None
     for name, value in asdict(best.final.evaluation.errors).items():
-        assert latest[f"val_best/{name}"] == value
+        assert latest[f"val_{name}_best"] == value
     for name, baseline in zip(
         ("persistence", "seasonal_naive_24", "ridge"), baselines, strict=True
     ):
         for error, value in asdict(baseline.errors).items():
-            assert latest[f"val_baseline/{name}_{error}"] == value
-    assert latest["trials/num_complete"] == 3
-    assert latest["trials/num_pruned"] == latest["trials/num_failed"] == 1
+            assert latest[f"val_{error}_baseline_{name}"] == value
+    assert latest["num_complete"] == 3
+    assert latest["num_pruned"] == latest["num_failed"] == 1
 
 
 def test_the_studys_run_tells_where_it_comes_from_and_how_to_read_it(
@@ -219,7 +219,7 @@ def test_the_studys_run_tells_where_it_comes_from_and_how_to_read_it(
     assert run["tags"]["data_fingerprint"] == facts.data_fingerprint
     assert run["tags"]["best_trial"] == snapshot.leaderboard[0].name
     assert run["tags"]["state"] == "done"
-    assert "val_best/mae_scaled" in run["tags"]["mlflow.note.content"]
+    assert "val_mae_scaled_best" in run["tags"]["mlflow.note.content"]
     assert run["params"] == facts.params
     [(name, digest, source, profile)] = run["inputs"]
     assert (name, facts.data_fingerprint.startswith(digest)) == ("small", True)
@@ -444,9 +444,9 @@ def test_a_study_that_goes_on_keeps_its_runs_and_adds_to_them(
     after = dump_view(projected)
     grown = after.pop(snapshot.trials[4].name), after.pop("small")
     assert grown[0]["tags"]["outcome"] == "complete"
-    assert grown[1]["latest"]["val_best/mae_scaled"] == 0.1
-    old = before["small"]["metrics"]["trials/num_complete"]
-    assert grown[1]["metrics"]["trials/num_complete"][:-1] == old
+    assert grown[1]["latest"]["val_mae_scaled_best"] == 0.1
+    old = before["small"]["metrics"]["num_complete"]
+    assert grown[1]["metrics"]["num_complete"][:-1] == old
     assert all(after[name] == before[name] for name in after)
     assert run_ids(projected) == ids
 

@@ -166,7 +166,7 @@ def test_the_printed_link_shows_the_trials_flat_and_sorted_the_best_first(
     shown = {int(row): name for row, name in rows}
     best_first = [played_trials[number].name for number in (6, 1, 0, 2, 3, 4)]
     assert [shown[row] for row in sorted(shown)] == best_first
-    for column in ("val_best/mae_scaled", "widths", "outcome", "learning_rate", "Duration"):
+    for column in ("val_mae_scaled_best", "widths", "outcome", "learning_rate", "Duration"):
         assert f">{column}<" in page
 
 
