@@ -1,8 +1,8 @@
 """What the view shows of a record: names, parameters and measured values, as plain types.
 
 All of it follows from the record alone, times included: whoever shows it twice says the same.
-MLflow sorts its charts by name, hence `val_mae_best` and not `best_val_mae`: curves come first, and
-beside each its best value.
+MLflow sorts its charts by name, hence `val_mae_best` and not `best_val_mae`: so every curve has its
+best value beside it.
 """
 
 import csv
