@@ -45,10 +45,10 @@ def read_config(
     """
     tree = read_yaml(file) if file else {}
     if resume is not None:
-        from search.places import recorded_config
-
         if file is not None:
             raise ConfigError("--resume takes the configuration from the record: drop --config")
+        from search.places import recorded_config
+
         tree = recorded_config(parse_config(merge({}, overrides, flags)), resume)
     elif add_trials is not None:
         raise ConfigError("--add-trials goes on with a study: add --resume or --resume NAME")
@@ -75,7 +75,7 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
 
     signal.signal(signal.SIGTERM, end_like_interrupt)
     try:
-        from search.executor import Ending
+        from search.record import Ending
         from search.search import run_search
         from search.summary import print_summary
 

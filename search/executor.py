@@ -18,9 +18,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 # Ray reads these when it is imported: it phones nobody, and its own screen and files stay off.
 for _name, _value in {
@@ -43,57 +42,19 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from pipelines.baselines import BaselineScore, baselines  # noqa: E402
 from pipelines.splits import SearchData  # noqa: E402
-from pipelines.training import Evaluation, TrainingDiverged  # noqa: E402
+from pipelines.training import TrainingDiverged  # noqa: E402
 from pipelines.training_config import TrainingBudget  # noqa: E402
 from search.config import ConfigError, Metric, Resources  # noqa: E402
 from search.kept_weights import KeptWeights  # noqa: E402
-from search.record import TrialRecord, baseline_to_plain  # noqa: E402
+from search.record import Ending  # noqa: E402
+from search.recorder import Listener, Recorder  # noqa: E402
+from search.slots import Slots  # noqa: E402
 from search.space import TrialConfig  # noqa: E402
 from search.study import SpaceExhaustedError, Study  # noqa: E402
 from search.trial import run_trial  # noqa: E402
 
 PATIENCE_SECONDS = 0.5  # between two looks into the mailbox
 KNOCK_SECONDS = 10.0  # for a cluster to answer
-
-
-class Ending(StrEnum):
-    """Why a search ended."""
-
-    DONE = "done"
-    TIME_OVER = "time over"
-    EXHAUSTED = "space exhausted"
-    INTERRUPTED = "interrupted"
-
-
-class Listener(Protocol):
-    """Who is told what happens, in the driver's main thread: the screen, the view."""
-
-    def on_start(self, trial: TrialRecord) -> None:
-        """Learn that a trial runs."""
-
-    def on_evaluation(self, trial: TrialRecord) -> None:
-        """Learn that a trial has one evaluation more."""
-
-    def on_end(self, trial: TrialRecord) -> None:
-        """Learn how a trial ended."""
-
-    def on_baseline(self, baseline: BaselineScore) -> None:
-        """Learn one of the forecasts to beat."""
-
-
-@dataclass(frozen=True)
-class Slots:
-    """How many trials run at a time, and on what."""
-
-    count: int
-    cpus_per_trial: float
-    gpus_per_trial: float
-    device: str
-
-    @property
-    def threads_per_trial(self) -> int:
-        """Threads of a trial, one for each whole core assigned to it."""
-        return max(1, int(self.cpus_per_trial))
 
 
 @dataclass(frozen=True)
@@ -150,6 +111,11 @@ def _check_that_it_answers(address: str) -> None:
         ) from None
 
 
+def machines() -> list[dict[str, float]]:
+    """What each connected machine has of CPU, GPU and other resources."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 _WORKER_ENVIRONMENT = {
     # glibc otherwise returns and maps again the memory of every large batch: half of a step.
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
@@ -172,35 +138,6 @@ def _signal_handlers_kept() -> Iterator[None]:
             for number, handler in handlers.items():
                 if handler is not None:  # None: set by other than Python, and not ours to know
                     signal.signal(number, handler)
-
-
-def plan_slots(resources: Resources, device: str) -> Slots:
-    """Count the trials that fit on the connected machines.
-
-    Raises:
-        ConfigError: where a trial asks for more than any machine has.
-    """
-    gpus = resources.gpus_per_trial
-    if gpus is None:
-        gpus = 1.0 if device == "cuda" else 0.0
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    count = sum(_fitting(node, resources.cpus_per_trial, gpus) for node in nodes)
-    if count == 0:
-        cpus_there = max((node.get("CPU", 0) for node in nodes), default=0)
-        gpus_there = max((node.get("GPU", 0) for node in nodes), default=0)
-        raise ConfigError(
-            f"a trial needs {resources.cpus_per_trial:g} CPUs and {gpus:g} GPUs on one machine: "
-            f"the largest has {cpus_there:g} and {gpus_there:g}; "
-            "lower --cpus-per-trial or --gpus-per-trial"
-        )
-    count = min(count, resources.max_concurrent or count)
-    return Slots(count, resources.cpus_per_trial, gpus, device)
-
-
-def _fitting(node: dict[str, float], cpus: float, gpus: float) -> int:
-    # Not `//`, by which a tenth of a CPU fits nineteen times into two.
-    by_cpu = int(node.get("CPU", 0) / cpus + 1e-9)
-    return min(by_cpu, int(node.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu
 
 
 def run_trials(
@@ -229,10 +166,13 @@ def run_trials(
     mailbox = _Mailbox.options(  # type: ignore[attr-defined]
         scheduling_strategy=_on_this_node()
     ).remote()
-    driver = _Driver(study, kept, mailbox, listeners, job.max_step_seconds)
+    recorder = Recorder(
+        study, kept, listeners, job.max_step_seconds, lambda: ray.get(mailbox.take.remote())
+    )
     shared = ray.put(job)
+    awaited = _AwaitedBaselines(recorder)
     if score_baselines:
-        driver.await_baselines(_score.remote(shared, budget, study.settings.seed))
+        awaited.begin(_score.remote(shared, budget, study.settings.seed))
     deadline = _Deadline(time_budget_seconds)
     asker = _Asker(study)
     trainable = tune.with_resources(
@@ -241,18 +181,22 @@ def run_trials(
     )
     try:
         with tempfile.TemporaryDirectory(prefix="lstm-search-") as scratch, _signal_handlers_kept():
-            _tuner(trainable, asker, driver, deadline, job.slots.count, scratch).fit()
+            watch = _Watch(recorder, awaited)
+            _tuner(trainable, asker, recorder, watch, deadline, job.slots.count, scratch).fit()
     finally:
         study.requeue_running()
     ending = _ending(study, asker, deadline)
-    driver.finish(waits_for_baselines=ending in (Ending.DONE, Ending.EXHAUSTED))
+    recorder.keep_best_weights()
+    awaited.end(is_patient=ending in (Ending.DONE, Ending.EXHAUSTED))
+    ray.kill(mailbox)
     return ending
 
 
 def _tuner(
     trainable: Any,
     asker: "_Asker",
-    driver: "_Driver",
+    recorder: Recorder,
+    watch: "_Watch",
     deadline: "_Deadline",
     num_concurrent: int,
     scratch: str,
@@ -261,7 +205,7 @@ def _tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=asker,
-            scheduler=_Reporter(driver),
+            scheduler=_Reporter(recorder),
             num_samples=-1,
             max_concurrent_trials=num_concurrent,
             reuse_actors=True,
@@ -271,7 +215,7 @@ def _tuner(
             storage_path=scratch,
             verbose=0,
             stop=deadline,
-            callbacks=[_Watch(driver)],
+            callbacks=[watch],
             progress_reporter=_Silence(),
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_at_end=False, checkpoint_frequency=0
@@ -341,7 +285,13 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         return {
             "evaluation": json.dumps(step.evaluation.to_dict()),
             "is_final": step.is_final,
-            "ran_on": json.dumps({"host": socket.gethostname(), "pid": os.getpid()}),
+            "ran_on": json.dumps(
+                {
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "device": self._job.slots.device,
+                }
+            ),
         }
 
 
@@ -374,112 +324,32 @@ def _on_this_node() -> Any:
     )
 
 
-class _Driver:
-    """Writes what the trials report into the record, their weights to disk, and tells of it."""
+class _AwaitedBaselines:
+    """The forecasts to beat, being computed beside the trials."""
 
-    def __init__(
-        self,
-        study: Study,
-        kept: KeptWeights,
-        mailbox: Any,
-        listeners: Sequence[Listener],
-        max_step_seconds: float,
-    ):
-        self._study = study
-        self._kept = kept
-        self._mailbox = mailbox
-        self._listeners = listeners
-        self._max_step_seconds = max_step_seconds
-        self._heard_at: dict[int, float] = {}
-        self._baselines: Any = None
-        self._looked_at = 0.0
+    def __init__(self, recorder: Recorder):
+        self._recorder = recorder
+        self._future: Any = None
 
-    def await_baselines(self, scores: Any) -> None:
-        self._baselines = scores
+    def begin(self, future: Any) -> None:
+        self._future = future
 
-    def start(self, number: int) -> None:
-        self._heard_at[number] = time.monotonic()
-        self._study.started(number)
-        self._tell("on_start", self._study.trial(number))
+    def look(self) -> None:
+        if self._future is not None and ray.wait([self._future], timeout=0)[0]:
+            self._receive()
 
-    def evaluate(self, number: int, result: dict[str, Any]) -> bool:
-        """Record an evaluation; return whether the trial is stopped with it."""
-        self._heard_at[number] = time.monotonic()
-        evaluation = Evaluation.from_dict(json.loads(result["evaluation"]))
-        self._study.ran_on(number, json.loads(result["ran_on"]))
-        if result["is_final"]:
-            self._study.report_final(number, evaluation)
-            return False
-        is_stopped = self._study.report(number, evaluation)
-        self._tell("on_evaluation", self._study.trial(number))
-        if is_stopped:
-            self._end(self._study.prune(number, f"stopped early at step {evaluation.step}"))
-        return is_stopped
+    def end(self, is_patient: bool) -> None:
+        if self._future is not None and is_patient:
+            self._receive()
+        elif self._future is not None:
+            ray.cancel(self._future, force=True)
 
-    def finish_trial(self, number: int, result: dict[str, Any]) -> None:
-        if not self._study.is_running(number):
-            return  # stopped by `evaluate`
-        if reason := result.get("diverged"):
-            self._end(self._study.prune(number, reason))
-        else:
-            self._end(self._study.complete(number))
-
-    def fail(self, number: int, traceback: str) -> None:
-        if self._study.is_running(number):
-            reason = _raised(traceback) or self._why_it_died(number)
-            self._end(self._study.fail(number, reason, traceback))
-
-    def _why_it_died(self, number: int) -> str:
-        now = time.monotonic()
-        if now - self._heard_at.get(number, now) >= self._max_step_seconds:
-            limit = f"resources.max_step_seconds={self._max_step_seconds:g}"
-            return f"hung: its worker process was ended after {limit} without an evaluation"
-        return "its worker process died: killed, out of memory, or its machine was lost"
-
-    def look_around(self) -> None:
-        """Fetch what has arrived since the last look; cheap enough for every turn of the loop."""
-        if time.monotonic() - self._looked_at < PATIENCE_SECONDS:
-            return
-        self._looked_at = time.monotonic()
-        self.collect_weights()
-        if self._baselines is not None and ray.wait([self._baselines], timeout=0)[0]:
-            self._receive_baselines()
-
-    def collect_weights(self) -> None:
-        for number, weights in ray.get(self._mailbox.take.remote()).items():
-            self._kept.write(number, weights)
-
-    def finish(self, waits_for_baselines: bool) -> None:
-        self._keep_best_weights()
-        if self._baselines is not None and waits_for_baselines:
-            self._receive_baselines()
-        elif self._baselines is not None:
-            ray.cancel(self._baselines, force=True)
-        ray.kill(self._mailbox)
-
-    def _receive_baselines(self) -> None:
-        waiting, self._baselines = self._baselines, None
+    def _receive(self) -> None:
+        future, self._future = self._future, None
         try:
-            scores = ray.get(waiting)
+            self._recorder.score(ray.get(future))
         except ray.exceptions.RayError as error:  # the trials go on without them
-            self._study.note("baselines_error", str(error))
-            return
-        self._study.note("baselines", [baseline_to_plain(score) for score in scores])
-        for score in scores:
-            self._tell("on_baseline", score)
-
-    def _end(self, trial: TrialRecord) -> None:
-        self._keep_best_weights()
-        self._tell("on_end", trial)
-
-    def _keep_best_weights(self) -> None:
-        self.collect_weights()  # what an ended trial sent must not arrive after the clearing
-        best = self._study.best_numbers(self._study.settings.num_kept_weights)
-        self._kept.keep_only(self._study.running_numbers.union(best))
-
-    def _tell(self, event: str, news: TrialRecord | BaselineScore) -> None:
-        for listener in self._listeners:
-            getattr(listener, event)(news)
+            self._recorder.miss_baselines(str(error))
 
 
 class _StaysHere:
@@ -522,36 +392,41 @@ class _Asker(_StaysHere, Searcher):  # type: ignore[misc]
 class _Reporter(_StaysHere, FIFOScheduler):  # type: ignore[misc]
     """Hands every result to the record, the only place where trials are judged."""
 
-    def __init__(self, driver: _Driver):
+    def __init__(self, recorder: Recorder):
         super().__init__()
-        self._driver = driver
+        self._recorder = recorder
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        is_stopped = self._driver.evaluate(trial.config["number"], result)
+        is_stopped = self._recorder.evaluate(trial.config["number"], result)
         return str(self.STOP if is_stopped else self.CONTINUE)
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        self._driver.finish_trial(trial.config["number"], result)
+        self._recorder.finish(trial.config["number"], result.get("diverged"))
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
         # Not trial.get_error(), which reads a copy that is not there yet.
         text = Path(trial.error_file).read_text(encoding="utf-8")
         _, _, traceback = text.partition("\n")  # the first line counts Tune's failures
         uncoloured = re.sub(r"\x1b\[\d+m", "", traceback)
-        self._driver.fail(trial.config["number"], uncoloured)
+        self._recorder.fail(trial.config["number"], uncoloured)
 
 
 class _Watch(_StaysHere, tune.Callback):  # type: ignore[misc]
-    """The driver's turn in Tune's loop."""
+    """The recorder's turn in Tune's loop."""
 
-    def __init__(self, driver: _Driver):
-        self._driver = driver
+    def __init__(self, recorder: Recorder, awaited: _AwaitedBaselines):
+        self._recorder = recorder
+        self._awaited = awaited
+        self._looked_at = 0.0
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._driver.start(trial.config["number"])
+        self._recorder.start(trial.config["number"])
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._driver.look_around()
+        if time.monotonic() - self._looked_at >= PATIENCE_SECONDS:
+            self._looked_at = time.monotonic()
+            self._recorder.write_weights()
+            self._awaited.look()
 
 
 class _Silence(tune.ProgressReporter):  # type: ignore[misc]
@@ -579,10 +454,3 @@ class _Deadline(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         return self.is_over
-
-
-def _raised(traceback: str) -> str | None:
-    """The exception that a traceback ends with, its first line; None where no code raised it."""
-    _, has_frames, last_frame = traceback.rpartition('  File "')
-    outside = (line for line in last_frame.splitlines()[1:] if line and not line[0].isspace())
-    return next(outside, None) if has_frames else None

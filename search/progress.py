@@ -23,15 +23,22 @@ METRIC_NAMES: dict[Metric, str] = {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "
 class Tally:
     """How a search stands; what both screens show."""
 
-    def __init__(self, total: int, max_steps: int, metric: Metric, trials: Iterable[TrialRecord]):
-        """Begin with the trials that the record holds already."""
+    def __init__(
+        self,
+        total: int,
+        max_steps: int,
+        metric: Metric,
+        trials: Iterable[TrialRecord] = (),
+        baselines: Iterable[BaselineScore] = (),
+    ):
+        """Begin with what the record holds already."""
         self.total = total
         self.max_steps = max_steps
         self.metric = metric
         self.outcomes: Counter[TrialState] = Counter()
         self.running: dict[int, TrialRecord] = {}
         self.best: TrialRecord | None = None
-        self.baselines: list[BaselineScore] = []
+        self.baselines = list(baselines)
         self._started = time.monotonic()
         for trial in trials:
             if trial.state.counts:

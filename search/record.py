@@ -31,6 +31,15 @@ class TrialState(StrEnum):
         return self in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
 
 
+class Ending(StrEnum):
+    """Why a search ended."""
+
+    DONE = "done"
+    TIME_OVER = "time over"
+    EXHAUSTED = "space exhausted"
+    INTERRUPTED = "interrupted"
+
+
 @dataclass(frozen=True)
 class RecordedEvaluation:
     """An evaluation and when the record got it (seconds since 1970)."""

@@ -14,7 +14,7 @@ from pipelines.series import load
 from pipelines.splits import SearchData, split
 from pipelines.training import resolve_precision
 from search.config import ConfigError, SearchConfig
-from search.executor import Slots
+from search.slots import Slots
 from search.space import THREE_ANSWERS, TrialConfig, derive, start_config
 
 CPU_TERAFLOPS_PER_TRIAL = 0.5

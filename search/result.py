@@ -10,10 +10,9 @@ from models.forecaster import Forecaster
 from pipelines.baselines import BaselineScore
 from pipelines.weights import forecaster_from_bytes
 from search.config import SearchConfig, parse_config
-from search.executor import Ending
 from search.kept_weights import KeptWeights
 from search.places import record_url, recorded_config
-from search.record import TrialRecord, baseline_from_plain, leaderboard
+from search.record import Ending, TrialRecord, baseline_from_plain, leaderboard
 from search.space import TrialConfig
 from search.study import read_study
 

@@ -1,6 +1,5 @@
 """One whole search: table and configuration in, a record with a best trial out."""
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from pipelines.series import SeriesTable, load
 from pipelines.splits import SearchData, split
 from search.background_view import BackgroundView
 from search.config import SearchConfig, duration_seconds
-from search.executor import Slots, TrialJob, connect, plan_slots, run_trials
+from search.executor import TrialJob, connect, machines, run_trials
 from search.facts import facts_of, identity_of
 from search.kept_weights import KeptWeights
 from search.limits import Limits
@@ -21,6 +20,7 @@ from search.progress import Tally, make_progress
 from search.projection import StudyFacts
 from search.resolve import device_line, resolve, starts
 from search.result import SearchResult, recorded_baselines
+from search.slots import Slots, plan_slots
 from search.study import Study, open_study
 from search.tracking import set_verbosity
 
@@ -62,7 +62,7 @@ def run_search(
     with locked(config.studies_folder / f"{config.study}.lock", config.study):
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
-        slots = plan_slots(config.resources, config.resources.device)
+        slots = plan_slots(config.resources, config.resources.device, machines())
         for line in (device_line(slots), f"study {config.study}", *notes):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return _search(config, search_data, slots, console, is_quiet)
@@ -82,7 +82,10 @@ def _search(
     facts = StudyFacts(**study.attributes["facts"])
     view = BackgroundView(tracking_uri(config), experiment_name(config), facts)
     settings = config.search
-    tally = Tally(settings.trials, config.training.max_steps, settings.metric, study.trials())
+    known = recorded_baselines(study.attributes)
+    tally = Tally(
+        settings.trials, config.training.max_steps, settings.metric, study.trials(), known
+    )
     with make_progress(console, tally, is_quiet) as progress:
         ending = run_trials(
             study,
@@ -91,10 +94,10 @@ def _search(
             kept,
             [progress, view],
             duration_seconds(settings.time_budget) if settings.time_budget else None,
+            score_baselines=not known,
         )
     trials = tuple(study.trials())
     study.note("state", str(ending))
-    study.note("ended_at", time.time())
     experiment_id = view.close(trials, str(ending), kept, VIEW_PATIENCE_SECONDS)
     url = experiment_id and trials_page(config, experiment_id)
     study.note("mlflow_url", url)

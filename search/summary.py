@@ -8,10 +8,9 @@ from rich.table import Table
 
 from search.commands import resume_command
 from search.config import SearchConfig
-from search.executor import Ending
 from search.places import tracking_uri
 from search.progress import METRIC_NAMES, baselines_in_words
-from search.record import TrialState, leaderboard
+from search.record import Ending, TrialState, leaderboard
 from search.result import SearchResult
 from search.ui import local_store_uri
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from search.config import ConfigError, SearchConfig, parse_config
-from search.executor import Ending
 from search.kept_weights import KeptWeights
 from search.lock import StudyLockedError, locked
 from search.places import (
@@ -15,7 +14,7 @@ from search.places import (
     trials_page,
 )
 from search.projection import Snapshot, StudyFacts
-from search.record import TrialRecord, TrialState, baseline_from_plain
+from search.record import Ending, TrialRecord, TrialState, baseline_from_plain
 from search.study import read_study
 from search.tracking import rebuild
 

@@ -79,6 +79,7 @@ def told_apart(dump: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return dump
 
 
+@pytest.mark.slow
 def test_a_running_search_is_shown_as_running_before_any_trial_has_ended(
     view_store: str,
     played_study: Study,

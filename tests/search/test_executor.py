@@ -24,18 +24,11 @@ from pipelines.training_config import TrainConfig, TrainingBudget
 from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import build_windows
 from search.config import ConfigError, Resources, SearchSettings
-from search.executor import (
-    Ending,
-    Slots,
-    TrialJob,
-    connect,
-    plan_slots,
-    ray,
-    run_trials,
-)
+from search.executor import TrialJob, connect, machines, ray, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
-from search.record import TrialRecord, TrialState
+from search.record import Ending, TrialRecord, TrialState
+from search.slots import Slots, plan_slots
 from search.space import Space, TrialConfig
 from search.study import Study, open_study
 from search.trial import run_trial
@@ -96,7 +89,7 @@ def finished(
         sizes = [4, 5, 6, 7, 8, 4, 5, 6]
         skipped = study.queue(small_config(*each) for each in zip(sizes, rates, strict=True))
         signals_before, started = signal_handlers(), time.monotonic()
-        slots = plan_slots(Resources(), "cpu")
+        slots = plan_slots(Resources(), "cpu", machines())
         ending = run_trials(study, job(data, slots), BUDGET, kept, [diary])
         yield SimpleNamespace(
             ending=ending,
@@ -242,7 +235,7 @@ def troubled(
         study = open_study_of(folder / "record.db", data, space, trials=7, pruner="none")
         ending = run_trials(
             study,
-            job(data, plan_slots(Resources(max_concurrent=1), "cpu"), HANG_SECONDS),
+            job(data, plan_slots(Resources(max_concurrent=1), "cpu", machines()), HANG_SECONDS),
             BUDGET,
             KeptWeights(folder / "kept"),
             [Troublemaker(folder)],
@@ -313,7 +306,7 @@ def test_when_the_time_is_over_running_trials_wait_and_a_resume_completes_them(
 ) -> None:
     data, space = make_data(), make_space(**NARROW | {"learning_rate": GOOD})
     kept = KeptWeights(tmp_path / "kept")
-    one_slot = job(data, plan_slots(Resources(max_concurrent=1), "cpu"))
+    one_slot = job(data, plan_slots(Resources(max_concurrent=1), "cpu", machines()))
 
     def search(time_budget_seconds: float | None, listener: Any) -> tuple[Ending, Any]:
         file = tmp_path / "record.db"
@@ -351,7 +344,7 @@ def test_halves_of_a_gpu_run_two_trials_at_once_until_the_space_is_exhausted(
     of_two = {"learning_rate": GOOD, "weight_decay": 0.0, "hidden_size": {"choices": [4, 5]}}
     space = make_space(**NARROW | of_two)
     study = open_study_of(tmp_path / "record.db", data, space, trials=3, sampler="random")
-    slots = plan_slots(Resources(cpus_per_trial=0.1, gpus_per_trial=0.5), "cpu")
+    slots = plan_slots(Resources(cpus_per_trial=0.1, gpus_per_trial=0.5), "cpu", machines())
     assert slots == Slots(count=2, cpus_per_trial=0.1, gpus_per_trial=0.5, device="cpu")
     kept = KeptWeights(tmp_path / "kept")
 
@@ -385,13 +378,13 @@ def test_halves_of_a_gpu_run_two_trials_at_once_until_the_space_is_exhausted(
 def test_as_many_slots_as_the_machine_holds(
     local_ray: None, asked: dict[str, Any], count: int
 ) -> None:
-    assert plan_slots(Resources(**asked), "cpu").count == count
+    assert plan_slots(Resources(**asked), "cpu", machines()).count == count
 
 
 @pytest.mark.slow
 def test_on_cuda_a_trial_gets_a_gpu_unless_told_otherwise(local_ray: None) -> None:
-    assert plan_slots(Resources(), "cuda") == Slots(1, 1, 1.0, "cuda")
-    assert plan_slots(Resources(gpus_per_trial=0.5), "cuda").count == 2
+    assert plan_slots(Resources(), "cuda") == Slots(1, 1, 1.0, "cuda", machines())
+    assert plan_slots(Resources(gpus_per_trial=0.5), "cuda", machines()).count == 2
 
 
 @pytest.mark.slow
@@ -400,7 +393,7 @@ def test_a_trial_that_asks_for_more_than_any_machine_has_is_refused(
     local_ray: None, asked: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigError, match=r"the largest has 2 and 1; lower --cpus-per-trial"):
-        plan_slots(Resources(**asked), "cpu")
+        plan_slots(Resources(**asked), "cpu", machines())
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (2, 2), (2.5, 2)])

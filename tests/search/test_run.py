@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,14 +20,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from search.config import SearchConfig, parse_config, read_yaml, to_yaml
+from search.config import parse_config, read_yaml, to_yaml
 from search.record import TrialRecord, TrialState
 from search.run import with_latest
 from search.study import read_study
 
 PYTHON = Path(sys.executable)
 RUN = [str(PYTHON), "-m", "search.run"]
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 200
+
+Record = Callable[[], list[TrialRecord]]
 
 TINY = [
     "--max-concurrent=2",
@@ -55,6 +57,17 @@ LINES = (
     r"\[\d+/\d+\] \d{3} \d( bi)?: .* MAE (\d\.\d{4}|–)  1 layer \d(, bidirectional)?, "
     r"lookback 12(  best so far)?",
 )
+
+
+class Answer(SimpleNamespace):
+    """How a process ended, what it said, and what is noted beside it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    is_group_left: bool
+    trials: list[TrialRecord]
+    """Those of study `one`, as its record held them then."""
 
 
 # Help and wrong usage
@@ -115,8 +128,14 @@ def test_wrong_usage_is_answered_with_the_reason_and_exit_code_2(
     ("arguments", "reason"),
     [
         (["--data", "absent.csv"], "the file must exist: there is no "),
-        (["--data", "loads.csv", "--target", "lod"], "lod"),
-        (["--data", "loads.csv", "--horizon", "400"], "horizon must be shorter than the"),
+        (
+            ["--data", "loads.csv", "--target", "lod"],
+            "there is no 'lod'; the columns are load, when",
+        ),
+        (
+            ["--data", "loads.csv", "--horizon", "400"],
+            "got 480 rows and horizon=400; lower --horizon",
+        ),
         (["--data", "loads.csv", "--init", "loads.csv"], "--init writes a new file: loads.csv"),
         (["--resume"], "there is no study in "),
     ],
@@ -199,43 +218,77 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_view: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def story(
-    folder: Path, closing_connections: Callable[[], contextlib.AbstractContextManager[None]]
-) -> Iterator[SimpleNamespace]:
-    """`broken` fails; `one` is searched, ended by SIGTERM and by SIGINT, and completed."""
-    story = SimpleNamespace(folder=folder)
+def broken(folder: Path) -> Answer:
+    """A search of one trial, which has no time to train."""
     hopeless = ["--set=resources.max_step_seconds=0.001", "--max-concurrent=1", "-n", "1"]
-    story.broken = run([*RUN, "-c", "loads.yaml", "--study", "broken", *hopeless], folder)
-    with closing_connections():
-        story.first = run([*RUN, "-c", "loads.yaml", "--study", "one", "-n", "3"], folder)
-        story.first_trials = trials_of(folder, "one")
+    return run([*RUN, "-c", "loads.yaml", "--study", "broken", *hopeless], folder)
 
-        with Search(["--resume", "--add-trials", "2000"], folder) as search:
-            search.wait_for_line(r"\[4/2003\] ")
-            refused = ["--resume", "one", "--add-trials", "1"]
-            story.second_driver = run([*RUN, *refused], folder)
-            story.driver_pid = search.process.pid
-            story.terminated = search.end(signal.SIGTERM)
-        story.terminated_trials = trials_of(folder, "one")
 
-        with Search(command_to_go_on(story.terminated), folder) as search:
-            search.wait_for_line(r"\[\d+/2003\] ")
-            story.interrupted = search.end(signal.SIGINT)
-        story.interrupted_trials = trials_of(folder, "one")
+@pytest.fixture(scope="module")
+def record(
+    folder: Path, closing_connections: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Record:
+    """Read the trials of study `one`."""
 
-        total = num_counted(story.interrupted_trials) + 2
-        command = [*command_to_go_on(story.interrupted), "--trials", str(total), "-q"]
-        story.last = run([*RUN, *command], folder)
-        story.last_trials, story.total = trials_of(folder, "one"), total
-        yield story
+    def read() -> list[TrialRecord]:
+        with closing_connections():
+            return read_study(f"sqlite:///{folder}/mlruns/studies/one.db", "one")[1]
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path, broken: Answer, record: Record) -> Answer:
+    """Three trials of study `one`, which is then the latest."""
+    answer = run([*RUN, "-c", "loads.yaml", "--study", "one", "-n", "3"], folder)
+    answer.trials = record()
+    return answer
+
+
+@pytest.fixture(scope="module")
+def terminated(folder: Path, first: Answer, record: Record) -> Answer:
+    """Study `one` goes on, refuses a second search, and is ended by SIGTERM."""
+    with Search(["--resume", "--add-trials", "2000"], folder) as search:
+        search.wait_for_line(r"\[4/2003\] ")
+        second = run([*RUN, "--resume", "one", "--add-trials", "1"], folder)
+        answer = search.end(signal.SIGTERM)
+    answer.second, answer.pid, answer.trials = second, search.process.pid, record()
+    return answer
+
+
+@pytest.fixture(scope="module")
+def interrupted(folder: Path, terminated: Answer, record: Record) -> Answer:
+    """Study `one` goes on by the command that was printed, and is ended by Ctrl+C."""
+    with Search(command_to_go_on(terminated), folder) as search:
+        search.wait_for_line(r"\[\d+/2003\] ")
+        answer = search.end(signal.SIGINT)
+    answer.trials = record()
+    return answer
+
+
+@pytest.fixture(scope="module")
+def completed(folder: Path, interrupted: Answer, record: Record) -> Answer:
+    """Study `one` goes on by the command that was printed, quietly, to its end."""
+    total = str(num_counted(interrupted.trials) + 2)
+    command = [*command_to_go_on(interrupted), "--trials", total, "-q"]
+    answer = run([*RUN, *command], folder)
+    answer.trials = record()
+    return answer
 
 
 @pytest.mark.slow
-def test_a_search_without_a_terminal_prints_a_line_a_trial_and_no_chatter(
-    story: SimpleNamespace,
-) -> None:
-    assert (story.first.returncode, story.first.stderr) == (0, "")
-    lines = story.first.stdout.splitlines()
+def test_a_search_in_which_every_trial_fails_ends_with_1_and_says_why(broken: Answer) -> None:
+    assert (broken.returncode, broken.stderr) == (1, "")
+    lines = broken.stdout.splitlines()
+    summary = lines.index("no trial is complete yet")
+    assert [line for line in lines[:summary] if not is_known(line)] == []
+    assert re.match(r"  trial 000 \d( bi)? failed: hung: its worker process", lines[summary + 1])
+
+
+@pytest.mark.slow
+def test_a_search_without_a_terminal_prints_a_line_a_trial_and_no_chatter(first: Answer) -> None:
+    assert (first.returncode, first.stderr) == (0, "")
+    lines = first.stdout.splitlines()
     progress = lines[: lines.index(next(line for line in lines if line.startswith("The best")))]
     assert [line for line in progress if not is_known(line)] == []
     assert re.fullmatch(LINES[0], progress[0])
@@ -247,9 +300,9 @@ def test_a_search_without_a_terminal_prints_a_line_a_trial_and_no_chatter(
 
 @pytest.mark.slow
 def test_a_search_ends_with_the_best_trials_the_page_and_the_command_to_go_on(
-    story: SimpleNamespace,
+    first: Answer,
 ) -> None:
-    summary = story.first.stdout[story.first.stdout.index("The best 3 trials") :]
+    summary = first.stdout[first.stdout.index("The best 3 trials") :]
     assert sum(line.startswith("│") for line in summary.splitlines()) == 3
     assert "\nstudy     one (done)\n" in summary
     assert re.search(r"\nbrowse    http://127\.0\.0\.1:5000/#/experiments/\d+/", summary)
@@ -257,82 +310,76 @@ def test_a_search_ends_with_the_best_trials_the_page_and_the_command_to_go_on(
 
 
 @pytest.mark.slow
-def test_mlflows_own_environment_variables_are_honoured(story: SimpleNamespace) -> None:
-    with contextlib.closing(sqlite3.connect(story.folder / "own.db")) as store:
-        query = "select e.name, count(*) from runs r join experiments e using (experiment_id)"
-        runs_of = dict(store.execute(f"{query} group by e.name"))
-    shown = [trial for trial in story.last_trials if trial.state is not TrialState.REJECTED]
-    # A parent run each for `broken` and `one`, and their trials.
-    assert runs_of == {"mine": 2 + 1 + len(shown)}
-    assert not (story.folder / "mlruns" / "mlflow.db").exists()
-
-
-@pytest.mark.slow
-def test_a_search_in_which_every_trial_fails_ends_with_1_and_says_why(
-    story: SimpleNamespace,
+def test_resume_takes_the_latest_study_and_keeps_what_it_has(
+    first: Answer, terminated: Answer
 ) -> None:
-    assert (story.broken.returncode, story.broken.stderr) == (1, "")
-    lines = story.broken.stdout.splitlines()
-    summary = lines.index("no trial is complete yet")
-    assert [line for line in lines[:summary] if not is_known(line)] == []
-    assert re.match(r"  trial 000 \d( bi)? failed: hung: its worker process", lines[summary + 1])
-
-
-@pytest.mark.slow
-def test_resume_takes_the_latest_study_and_keeps_what_it_has(story: SimpleNamespace) -> None:
-    assert "study one" in story.terminated.stdout.splitlines()
-    kept = story.terminated_trials[: len(story.first_trials)]
-    assert kept == story.first_trials
-    assert num_counted(story.terminated_trials) > 3
+    assert "study one" in terminated.stdout.splitlines()
+    assert terminated.trials[: len(first.trials)] == first.trials
+    assert num_counted(terminated.trials) > 3
 
 
 @pytest.mark.slow
 def test_a_second_search_of_a_study_is_refused_and_told_who_searches_it(
-    story: SimpleNamespace,
+    terminated: Answer,
 ) -> None:
-    answer = story.second_driver
-    assert (answer.returncode, answer.stdout) == (1, "")
-    who = f"process {story.driver_pid} on {socket.gethostname()} is searching one"
-    assert answer.stderr.startswith(f"error: a study has one search at a time: {who}; ")
-    assert len(answer.stderr.splitlines()) == 1
+    second = terminated.second
+    assert (second.returncode, second.stdout) == (1, "")
+    who = f"process {terminated.pid} on {socket.gethostname()} is searching one"
+    assert second.stderr.startswith(f"error: a study has one search at a time: {who}; ")
+    assert len(second.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("terminated", 143), ("interrupted", 130)])
 def test_a_signal_ends_a_search_with_its_record_in_order(
-    story: SimpleNamespace, name: str, code: int
+    request: pytest.FixtureRequest, name: str, code: int
 ) -> None:
-    answer, trials = getattr(story, name), getattr(story, f"{name}_trials")
+    answer: Answer = request.getfixturevalue(name)
     assert (answer.returncode, answer.stderr) == (code, "")
-    assert TrialState.RUNNING not in {trial.state for trial in trials}
+    assert TrialState.RUNNING not in {trial.state for trial in answer.trials}
     assert "study     one (interrupted)" in answer.stdout
     assert answer.stdout.endswith("go on     python -m search.run --resume one\n")
     assert not answer.is_group_left
 
 
 @pytest.mark.slow
-def test_the_printed_command_goes_on_with_the_trials_that_ran(story: SimpleNamespace) -> None:
-    assert story.last.returncode == 0
-    last = {trial.number: trial for trial in story.last_trials}
-    assert num_counted(story.last_trials) == story.total
-    waiting = [t for t in story.interrupted_trials if t.state is TrialState.WAITING]
+def test_the_printed_command_goes_on_with_the_trials_that_ran(
+    terminated: Answer, interrupted: Answer, completed: Answer
+) -> None:
+    assert completed.returncode == 0
+    assert num_counted(completed.trials) == num_counted(interrupted.trials) + 2
+    now = {trial.number: trial for trial in completed.trials}
+    waiting = [t for t in interrupted.trials if t.state is TrialState.WAITING]
     assert 0 < len(waiting) <= 2
     for before in waiting:
-        after = last[before.number]
+        after = now[before.number]
         assert after.state.counts
         assert (after.seed, after.config) == (before.seed, before.config)
-    ended = [trial for trial in story.terminated_trials if trial.state.counts]
-    assert all(last[trial.number] == trial for trial in ended)
+    ended = [trial for trial in terminated.trials if trial.state.counts]
+    assert all(now[trial.number] == trial for trial in ended)
 
 
 @pytest.mark.slow
-def test_quiet_prints_the_summary_only(story: SimpleNamespace) -> None:
-    assert story.last.stderr == ""
-    assert story.last.stdout.startswith("The best 10 trials")
+def test_quiet_prints_the_summary_only(completed: Answer) -> None:
+    assert completed.stderr == ""
+    assert completed.stdout.startswith("The best 10 trials")
 
 
 @pytest.mark.slow
-def test_sigterm_while_it_starts_ends_a_background_command_too(folder: Path) -> None:
+def test_mlflows_own_environment_variables_are_honoured(folder: Path, completed: Answer) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "own.db")) as store:
+        query = "select e.name, count(*) from runs r join experiments e using (experiment_id)"
+        runs_of = dict(store.execute(f"{query} group by e.name"))
+    shown = [trial for trial in completed.trials if trial.state is not TrialState.REJECTED]
+    # A parent run each for `broken` and `one`, and their trials.
+    assert runs_of == {"mine": 2 + 1 + len(shown)}
+    assert not (folder / "mlruns" / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_while_it_starts_ends_a_background_command_too(
+    folder: Path, completed: Answer
+) -> None:
     # A script's background commands ignore SIGINT from the start.
     command = ["-c", "loads.yaml", "--study", "early"]
     with Search(command, folder, ignores_interrupt=True) as search:
@@ -344,15 +391,6 @@ def test_sigterm_while_it_starts_ends_a_background_command_too(folder: Path) -> 
 
 
 # Processes
-
-
-class Answer(SimpleNamespace):
-    """How a process ended and what it said."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-    is_group_left: bool = False
 
 
 class Search:
@@ -463,11 +501,6 @@ def command_to_go_on(answer: Answer) -> list[str]:
 
 def is_known(line: str) -> bool:
     return any(re.fullmatch(pattern, line) for pattern in LINES)
-
-
-def trials_of(folder: Path, study: str) -> list[TrialRecord]:
-    home = SearchConfig(home=str(folder / "mlruns"))
-    return read_study(f"sqlite:///{home.studies_folder / study}.db", study)[1]
 
 
 def num_counted(trials: Sequence[TrialRecord]) -> int:

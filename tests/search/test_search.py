@@ -25,9 +25,9 @@ from pipelines.splits import SplitConfig, split
 from pipelines.windows import build_windows
 from search import SearchConfig, SearchResult, load_result, run_search
 from search.config import ConfigError, parse_config
-from search.executor import Ending, ray
+from search.executor import ray
 from search.places import recorded_config
-from search.record import TrialRecord, TrialState
+from search.record import Ending, TrialRecord, TrialState
 from search.study import StudyMismatchError, UnknownStudyError
 
 NARROW = {

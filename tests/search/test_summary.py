@@ -13,8 +13,7 @@ from pipelines.baselines import BaselineScore
 from pipelines.training import Evaluation
 from pipelines.training_config import TrainConfig
 from search.config import SearchConfig
-from search.executor import Ending
-from search.record import TrialRecord, TrialState
+from search.record import Ending, TrialRecord, TrialState
 from search.result import SearchResult
 from search.space import TrialConfig
 from search.summary import print_summary

@@ -546,16 +546,19 @@ def test_a_run_of_the_user_in_our_experiment_is_left_alone(
 
 
 @pytest.fixture
-def user_of() -> Iterator[Callable[[str], None]]:
+def user_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Somebody who uses MLflow in this process, with an experiment of their own."""
-    uri = mlflow.get_tracking_uri()
+    # MLflow notes its current store and experiment for the process and those it starts.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
 
     def use(store: str) -> None:
         mlflow.set_tracking_uri(store)
         mlflow.set_experiment("mine")
 
     yield use
-    mlflow.set_tracking_uri(uri)
+    mlflow.set_tracking_uri(None)
 
 
 def test_a_deleted_experiment_is_not_used_and_the_remedy_is_named(
