@@ -18,6 +18,8 @@ from search.record import TrialRecord
 from search.study import Study
 from search.tracking import rebuild
 
+pytestmark = pytest.mark.slow  # real stores: half a minute together
+
 MakeEvaluation = Callable[..., Evaluation]
 MakeFacts = Callable[..., StudyFacts]
 DumpView = Callable[..., dict[str, dict[str, Any]]]

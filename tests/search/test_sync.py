@@ -23,6 +23,8 @@ from search.study import Study, UnknownStudyError
 from search.sync import sync_study
 from search.tracking import ViewError
 
+pytestmark = pytest.mark.slow  # real stores: half a minute together
+
 MakeEvaluation = Callable[..., Evaluation]
 MakeFacts = Callable[..., StudyFacts]
 DumpView = Callable[..., dict[str, dict[str, Any]]]

@@ -34,6 +34,8 @@ from search.record import RecordedEvaluation, TrialRecord, TrialState
 from search.study import Study
 from search.tracking import View, ViewError, open_store, rebuild
 
+pytestmark = pytest.mark.slow  # real stores: half a minute together
+
 MakeEvaluation = Callable[..., Evaluation]
 MakeFacts = Callable[..., StudyFacts]
 DumpView = Callable[..., dict[str, dict[str, Any]]]
