@@ -23,7 +23,7 @@ from pipelines.training import Evaluation
 from pipelines.training_config import TrainConfig, TrainingBudget
 from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import build_windows
-from search.config import ConfigError, Resources, SearchSettings
+from search.config import Resources, SearchSettings
 from search.executor import TrialJob, connect, machines, ray, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
@@ -359,46 +359,13 @@ def test_halves_of_a_gpu_run_two_trials_at_once_until_the_space_is_exhausted(
     assert "baselines" not in study.attributes
 
 
-# Slots
+# Ray itself
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("asked", "count"),
-    [
-        ({}, 2),
-        ({"max_concurrent": 1}, 1),
-        ({"max_concurrent": 9}, 2),
-        ({"cpus_per_trial": 2}, 1),
-        ({"cpus_per_trial": 0.1}, 20),
-        ({"cpus_per_trial": 0.1, "gpus_per_trial": 0.1}, 10),
-        ({"gpus_per_trial": 1}, 1),
-    ],
-)
-def test_as_many_slots_as_the_machine_holds(
-    local_ray: None, asked: dict[str, Any], count: int
-) -> None:
-    assert plan_slots(Resources(**asked), "cpu", machines()).count == count
-
-
-@pytest.mark.slow
-def test_on_cuda_a_trial_gets_a_gpu_unless_told_otherwise(local_ray: None) -> None:
-    assert plan_slots(Resources(), "cuda", machines()) == Slots(1, 1, 1.0, "cuda")
-    assert plan_slots(Resources(gpus_per_trial=0.5), "cuda", machines()).count == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("asked", [{"cpus_per_trial": 3}, {"gpus_per_trial": 2}])
-def test_a_trial_that_asks_for_more_than_any_machine_has_is_refused(
-    local_ray: None, asked: dict[str, Any]
-) -> None:
-    with pytest.raises(ConfigError, match=r"the largest has 2 and 1; lower --cpus-per-trial"):
-        plan_slots(Resources(**asked), "cpu", machines())
-
-
-@pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (2, 2), (2.5, 2)])
-def test_a_trial_has_a_thread_for_each_whole_cpu(cpus: float, threads: int) -> None:
-    assert Slots(1, cpus, 0, "cpu").threads_per_trial == threads
+def test_the_machines_are_those_of_the_connected_ray(local_ray: None) -> None:
+    [machine] = machines()
+    assert (machine["CPU"], machine["GPU"]) == (2, 1)
 
 
 @pytest.mark.slow
