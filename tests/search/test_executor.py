@@ -38,8 +38,8 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 UNREPEATABLE = ("steps_per_second", "peak_memory_bytes", "train_seconds", "evaluate_seconds")
 BUDGET = TrainingBudget(
-    max_steps=8,
-    evaluate_every_steps=2,
+    max_steps=40,
+    evaluate_every_steps=10,
     warmup_steps=0,
     max_validation_windows=15,
     precision="float32",
@@ -156,7 +156,7 @@ def test_a_trial_that_diverges_is_pruned_with_its_reason(finished: SimpleNamespa
     assert diverging
     for trial in diverging:
         assert trial.state is TrialState.PRUNED
-        assert trial.reason == "diverged by step 2"
+        assert trial.reason == "diverged by step 10"
         assert trial.evaluations == ()
 
 
