@@ -370,9 +370,9 @@ def test_the_machines_are_those_of_the_connected_ray(local_ray: None) -> None:
 
 @pytest.mark.slow
 def test_an_initialised_ray_is_used_as_it_is(local_ray: None) -> None:
-    session, signals = ray.get_runtime_context().get_job_id(), signal_handlers()
+    connection, signals = ray.get_runtime_context().get_job_id(), signal_handlers()
     connect(Resources(address="no-such-host:1"), is_verbose=False)
-    assert ray.get_runtime_context().get_job_id() == session
+    assert ray.get_runtime_context().get_job_id() == connection
     assert signal_handlers() == signals
 
 
