@@ -1,6 +1,7 @@
 """The notebook runs from top to bottom, as a reader would run it."""
 
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -9,16 +10,37 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "search.ipynb"
 
 
-@pytest.mark.slow
-def test_the_notebook_runs_and_its_second_search_trains_only_what_is_missing(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The notebook's cells after a run in an empty folder."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    folder = tmp_path_factory.mktemp("notebook")
     NotebookClient(
-        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": folder}}
     ).execute()
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    text = "\n".join(str(output.get("text", output.get("data", ""))) for output in shown)
-    assert "2 trials at a time" in text or "trial at a time" in text or "trials at a time" in text
-    assert notebook.cells[10].outputs[-1]["data"]["text/plain"] == "8"
-    assert (tmp_path / "mlruns" / "studies" / "notebook.db").exists()
+    return list(notebook.cells)
+
+
+def output_of(cells: list[Any], source: str) -> str:
+    """All text that the first cell with `source` in it printed or returned."""
+    outputs = next(cell.outputs for cell in cells if source in cell.source and "outputs" in cell)
+    return "\n".join(str(o.get("text") or o["data"].get("text/plain", "")) for o in outputs)
+
+
+@pytest.mark.slow
+def test_a_search_in_a_notebook_says_where_it_runs_and_what_it_read(cells: list[Any]) -> None:
+    shown = output_of(cells, "result = run_search(config")
+    assert "torch" in shown
+    assert "at a time" in shown
+    assert "study notebook" in shown
+
+
+@pytest.mark.slow
+def test_a_second_search_of_the_study_goes_on_to_the_new_total(cells: list[Any]) -> None:
+    assert output_of(cells, "len(result.trials_dataframe())").strip().endswith("8")
+
+
+@pytest.mark.slow
+def test_the_best_model_of_the_notebook_is_at_hand(cells: list[Any]) -> None:
+    assert "on standardised values" in output_of(cells, "result.best_value")
+    assert "WindowShape(lookback=" in output_of(cells, "result.load_best()")
