@@ -944,17 +944,18 @@ def test_a_study_killed_while_it_was_begun_is_unknown_and_can_be_begun(
 def test_a_search_killed_at_random_moments_ends_as_one_that_was_left_alone(tmp_path: Path) -> None:
     # The order of a set of texts differs between processes of different hash seeds.
     with searches(tmp_path / "alone.db", hash_seed=1) as search_alone:
-        assert search_alone(math.inf) == 0
+        assert search_alone(math.inf, math.inf) == 0
     expected = trials_in(tmp_path / "alone.db")
     assert len(expected) == NUM_TRIALS
 
     file, rng = tmp_path / "killed.db", random.Random(0)
-    moments = [0.03, 0.1, 0.3, *(rng.uniform(0.3, 1.2) for _ in range(12)), math.inf]
+    beginnings = [(0, 0.0), (0, 0.01), (0, 0.1)]
+    moments = [(rng.randint(1, 5), rng.uniform(0, 0.02)) for _ in range(12)]
     known: list[TrialRecord] = []
     num_killed = 0
     with searches(file, hash_seed=2) as search_until:
-        for moment in moments:
-            code = search_until(moment)
+        for evaluation, seconds in [*beginnings, *moments, (math.inf, math.inf)]:
+            code = search_until(evaluation, seconds)
             assert code in (0, -9)
             num_killed += code == -9
             assert_whole(file)
@@ -971,8 +972,8 @@ NUM_TRIALS = 12
 
 
 @contextmanager
-def searches(file: Path, hash_seed: int) -> Iterator[Callable[[float], int]]:
-    """Search in a process of its own that is killed after some seconds; return its exit code."""
+def searches(file: Path, hash_seed: int) -> Iterator[Callable[[float, float], int]]:
+    """Search in a process that is killed some seconds after an evaluation; return its exit code."""
     command = [sys.executable, HERE / "search_until_killed.py", str(file), str(NUM_TRIALS)]
     environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONWARNINGS": "default"}
     with subprocess.Popen(
@@ -981,12 +982,12 @@ def searches(file: Path, hash_seed: int) -> Iterator[Callable[[float], int]]:
         assert process.stdin is not None
         assert process.stdout is not None
 
-        def search_for(seconds: float) -> int:
-            process.stdin.write(f"{seconds}\n")
+        def search_until(evaluation: float, seconds: float) -> int:
+            process.stdin.write(f"{evaluation} {seconds}\n")
             process.stdin.flush()
             return int(process.stdout.readline())
 
-        yield search_for
+        yield search_until
 
 
 def trials_in(file: Path) -> list[TrialRecord]:
