@@ -41,10 +41,11 @@ test: .venv/.installed  ## run the whole test suite
 test-fast: .venv/.installed  ## run the tests that need no real Ray, server or browser
 	.venv/bin/python -m pytest -m "not slow" $(ARGS)
 
-lint: .venv/.installed  ## check format, style and types
+lint: .venv/.installed  ## check format, style, types and security
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m mypy
+	.venv/bin/python -m bandit --quiet --configfile pyproject.toml --recursive models pipelines search
 
 format: .venv/.installed  ## rewrite the source in the house's format
 	.venv/bin/python -m ruff format .

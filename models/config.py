@@ -6,9 +6,20 @@ The legend of shapes is in `models/__init__.py`.
 from __future__ import annotations
 
 from math import ceil
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+MAX_LAYERS = 64
+"""Most LSTM layers of a forecaster: however narrow, each costs kilobytes of memory."""
 
 Normalisation = Literal["none", "last", "mean_std", "seasonal"]
 Head = Literal["last_state", "aligned"]
@@ -24,6 +35,15 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+    @field_validator("*")
+    @classmethod
+    def _has_64_bits(cls, value: Any) -> Any:
+        # Where databases, tensors and generators of random numbers end.
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                raise ValueError("a whole number must be between -2⁶³ and 2⁶³; lower it")
+        return value
 
 
 class WindowShape(Settings):
@@ -60,7 +80,7 @@ class LSTMConfig(Settings):
     `patch_length`, `bidirectional` and `dropout` then change nothing.
     """
 
-    widths: tuple[PositiveInt, ...]
+    widths: Annotated[tuple[PositiveInt, ...], Field(max_length=MAX_LAYERS)]
     """Hidden units of each layer, the first layer first; () for the linear twin."""
     bidirectional: bool = False
     """Whether each layer also reads the window backwards; it never reads past the window's end."""

@@ -19,7 +19,7 @@ from pipelines.evaluation import Forecast, evaluate_forecast
 from pipelines.metrics import Errors
 from pipelines.ridge import Ridge, fit_ridge
 from pipelines.scaling import Scaling
-from pipelines.training import Evaluation, build_forecaster, evaluate_fully, train
+from pipelines.training import Evaluation, Training, build_forecaster
 from pipelines.training_config import TrainConfig, TrainingBudget
 from pipelines.windows import Windows, build_windows, evenly_spaced
 
@@ -161,10 +161,11 @@ def _linear_twin_score(
     windows = build_windows(data, scaling, config.lookback, config.calendar, "cpu")
     forecaster = build_forecaster(LSTMConfig(widths=()), config, data, "cpu", seed)
     best: tuple[Evaluation, dict[str, Tensor]] | None = None
-    for evaluation in train(forecaster, windows, scaling, config, seed):
+    training = Training(forecaster, windows, scaling, config, seed)
+    for evaluation in training:
         if best is None or evaluation.errors.mae_scaled < best[0].errors.mae_scaled:
             best = evaluation, copy.deepcopy(forecaster.state_dict())
     assert best is not None, "a budget has at least one evaluation"
     forecaster.load_state_dict(best[1])
-    errors = evaluate_fully(forecaster, windows, scaling, best[0]).errors
+    errors = training.evaluate_fully(best[0]).errors
     return BaselineScore("linear twin", errors, f"lookback {lookback}, {best[0].step} steps")

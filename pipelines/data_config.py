@@ -12,7 +12,10 @@ from models.config import Settings
 TargetTransform = Literal["none", "log", "diff", "log_return"]
 Missing = Literal["error", "interpolate"]
 Outliers = Literal["none", "hampel"]
+DecimalMark = Literal["point", "comma"]
 Part = float | int | str
+
+DEFAULT_MAX_FILE_BYTES = 2_000_000_000
 
 
 class DataConfig(Settings):
@@ -39,9 +42,14 @@ class DataConfig(Settings):
     """Applied to the targets before they are standardised, and inverted before any metric."""
     missing: Missing = "error"
     """What a missing value or row is: an error, or interpolated between its neighbours in time."""
+    decimal: DecimalMark | None = None
+    """The mark before the decimals of a number, the other one being between its thousands; null:
+    recognised."""
     outliers: Outliers | None = None
     """Whether outliers are replaced before training (hampel) or only noticed (none); null: hampel
     for the embedded table, none for any other."""
+    max_file_bytes: PositiveInt = DEFAULT_MAX_FILE_BYTES
+    """The most bytes that are read, unpacked and over all files of a glob."""
 
     @field_validator("series", mode="before")
     @classmethod
@@ -107,7 +115,8 @@ def command_line(config: DataConfig, **changes: object) -> str:
     }
     for flag, value in flags.items():
         words += [flag, str(value)] if value is not None else []
-    for key in ("series", "season", "target_transform", "missing", "outliers"):
+    keys = ("series", "season", "target_transform", "missing", "decimal", "outliers")
+    for key in (*keys, "max_file_bytes"):
         value = getattr(changed, key)
         is_default = value == DataConfig.model_fields[key].default
         words += [] if is_default else ["--set", f"data.{key}={value}"]

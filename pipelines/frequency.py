@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
-from pipelines.reading import DataError
+from pipelines.data_error import DataError
 
 _DAY = pd.Timedelta(days=1)
 # Steps of one unit in the cycle that repeats: a day of minutes or hours, a week of days, a year.
@@ -46,6 +46,8 @@ def resolve_frequency(alias: str) -> str:
             "the frequency must be none or a pandas offset alias, such as h, 15min, D, B, W, MS: "
             f"got {alias!r}; {remedy}"
         ) from error
+    if offset.n < 1:
+        raise DataError(f"the frequency must run forwards: got {alias!r}; give a positive --freq")
     if isinstance(offset, pd.offsets.Tick):
         return _fixed_alias(pd.Timedelta(offset))
     return str(offset.freqstr)

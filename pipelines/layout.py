@@ -10,7 +10,9 @@ import pandas as pd
 from pandas.api import types
 
 from pipelines.data_config import DataConfig, command_line
-from pipelines.reading import FILE_COLUMN, DataError
+from pipelines.data_error import DataError, listed, quoted
+from pipelines.number_marks import plain_numbers
+from pipelines.reading import FILE_COLUMN
 from pipelines.timestamps import is_timestamp_column
 
 
@@ -74,7 +76,7 @@ def recognise(table: pd.DataFrame, config: DataConfig) -> Layout:
         taken |= {name for name in table.columns if is_timestamp_column(table[name])}
     free = [str(name) for name in table.columns if name not in taken]
     numeric = [name for name in free if _is_numeric(table[name]) and name not in config.targets]
-    targets = config.targets or _only_target(numeric, known, config)
+    targets = config.targets or _only_target(numeric, table[free], known, config)
     features = tuple(name for name in numeric if name not in targets)
     notes = _notes(known, targets, features, dropped=set(free) - set(targets) - set(features))
     return Layout(timestamp, series_id, targets, features, tuple(notes))
@@ -84,13 +86,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return the known names, those like the given one first, as a list to read."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=3)
-    return ", ".join([*close, *(other for other in names if other not in close)][:10])
+    return listed([*close, *(other for other in names if other not in close)])
 
 
 def _check_column(name: str | None, table: pd.DataFrame) -> None:
     if name is not None and name not in table.columns:
         raise DataError(
-            f"a named column must be in the table: there is no {name!r}; the columns are "
+            f"a named column must be in the table: there is no {quoted(name)}; the columns are "
             f"{nearest(name, table.columns)}"
         )
 
@@ -128,18 +130,18 @@ def _timestamp(
         return found[0]
     if found:
         raise DataError(
-            f"the table must have one column of timestamps: {', '.join(found)} all are; choose: "
+            f"the table must have one column of timestamps: {listed(found)} all are; choose: "
             f"{command_line(config, timestamp=found[0])}"
         )
     raise DataError(
         "the table must have a column of timestamps: none of "
-        f"{', '.join(map(str, table.columns[:10]))} reads as such; name it with --timestamp, or "
+        f"{listed(table.columns)} reads as such; name it with --timestamp, or "
         f"take the row order as time: {command_line(config, frequency='none')}"
     )
 
 
 def _only_target(
-    numeric: list[str], known: _KnownLayout | None, config: DataConfig
+    numeric: list[str], others: pd.DataFrame, known: _KnownLayout | None, config: DataConfig
 ) -> tuple[str, ...]:
     if known is not None:
         return (known.target,)
@@ -147,22 +149,31 @@ def _only_target(
         return (numeric[0],)
     if not numeric:
         raise DataError(
-            "the table must have a numeric column to forecast: it has none; name the target with "
-            "--target to see what its first bad value is"
+            f"the table must have a numeric column to forecast: it has none{_first_value(others)}; "
+            "write plain numbers, or name the target with --target"
         )
     # Tables of several columns mostly end with the one that matters (OT in ETTh1).
     raise DataError(
-        f"one target must be chosen: the numeric columns are {', '.join(numeric)}; choose one or "
+        f"one target must be chosen: the numeric columns are {listed(numeric)}; choose one or "
         f"several: {command_line(config, targets=(numeric[-1],))}"
     )
 
 
+def _first_value(others: pd.DataFrame) -> str:
+    """Return what stands where numbers were expected: the first cell that is no timestamp."""
+    for name, column in others.items():
+        known = column.dropna()
+        if len(known):
+            return f": column {name} holds {quoted(known.iloc[0])} in row {known.index[0] + 1}"
+    return ", and no other column holds anything" if others.shape[1] else ""
+
+
 def _is_numeric(column: pd.Series) -> bool:
     """Return whether a column is meant as numbers: a few that do not parse are an error later."""
-    if types.is_datetime64_any_dtype(column):
-        return False
-    is_number = pd.to_numeric(column.dropna(), errors="coerce").notna()
-    return len(is_number) > 0 and bool(is_number.mean() > 0.8)
+    if types.is_numeric_dtype(column) and not types.is_complex_dtype(column):
+        return bool(column.notna().any())
+    known = column.dropna()
+    return len(known) > 0 and bool(plain_numbers(known).notna().mean() > 0.8)
 
 
 def _row_counters(table: pd.DataFrame) -> list[str]:
@@ -182,8 +193,8 @@ def _notes(
 ) -> list[str]:
     notes = [f"{known.name} layout recognised"] if known is not None else []
     what = "target" if len(targets) == 1 else "targets"
-    inputs = f"; further inputs: {', '.join(features)}" if features else ""
+    inputs = f"; further inputs: {listed(features)}" if features else ""
     notes.append(f"{what}: {', '.join(targets)}{inputs}")
     if dropped:
-        notes.append(f"columns without numbers are left out: {', '.join(sorted(dropped))}")
+        notes.append(f"columns without numbers are left out: {listed(sorted(dropped))}")
     return notes

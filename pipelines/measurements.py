@@ -6,8 +6,13 @@ import numpy as np
 import pandas as pd
 
 from pipelines.data_config import DataConfig
+from pipelines.data_error import DataError, listed, quoted
 from pipelines.layout import Layout
-from pipelines.reading import DataError
+from pipelines.number_marks import plain_numbers
+
+# Beyond these a square leaves the range of float64, and with it the deviation.
+_LARGEST = 1e100
+_SMALLEST = 1e-100
 
 
 def measure(
@@ -25,12 +30,14 @@ def measure(
         config: Whether missing values are an error, and how the targets are transformed.
 
     Raises:
-        DataError: A value is no number; it is missing or infinite and `missing` is `error`; a
-            target is constant, or not positive where its logarithm is to be taken.
+        DataError: A value is no number, or too large; it is missing or infinite and `missing` is
+            `error`; a target is constant, or not positive where its logarithm is to be taken.
     """
     names = [*layout.targets, *layout.features]
     numbers = pd.DataFrame({name: _numbers(rows[name], timestamps) for name in names})
     notes = _check_missing(numbers, timestamps, config)
+    for name in names:
+        _check_size(numbers[name], timestamps)
     constant = [name for name in names if numbers[name].nunique() < 2]
     for name in layout.targets:
         if name in constant:
@@ -41,17 +48,17 @@ def measure(
         if config.target_transform in ("log", "log_return"):
             _check_positive(numbers[name], timestamps, config.target_transform)
     if constant:
-        notes.append(f"constant columns are left out: {', '.join(constant)}")
+        notes.append(f"constant columns are left out: {listed(constant)}")
     return numbers.drop(columns=constant), tuple(notes)
 
 
 def _numbers(column: pd.Series, timestamps: pd.DatetimeIndex | None) -> pd.Series:
-    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    numbers = plain_numbers(column)
     is_text = numbers.isna() & column.notna()
     if is_text.any():
         first = int(is_text.argmax())
         raise DataError(
-            f"values must be numbers: column {column.name} holds {str(column.iloc[first])!r} in "
+            f"values must be numbers: column {column.name} holds {quoted(column.iloc[first])} in "
             f"{_place(column, timestamps, first)} (such rows: {int(is_text.sum())}); correct "
             "them, or leave them empty with --set data.missing=interpolate"
         )
@@ -80,6 +87,17 @@ def _check_missing(
         notes.append(f"missing values, to be interpolated: {where}")
         numbers[name] = numbers[name].where(~is_bad)
     return notes
+
+
+def _check_size(numbers: pd.Series, timestamps: pd.DatetimeIndex | None) -> None:
+    size = numbers.abs()
+    if size.max() > _LARGEST or 0 < size.max() < _SMALLEST:
+        first = int(size.argmax())
+        raise DataError(
+            f"the largest value of a column must lie between {_SMALLEST:g} and {_LARGEST:g}: "
+            f"column {numbers.name} holds {numbers.iloc[first]:g} in "
+            f"{_place(numbers, timestamps, first)}; correct it, or write the column in another unit"
+        )
 
 
 def _check_positive(target: pd.Series, timestamps: pd.DatetimeIndex | None, transform: str) -> None:

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from pipelines.data_config import DataConfig, Missing, TargetTransform, command_line
 from pipelines.data_config import Outliers as OutlierRepair
+from pipelines.data_error import DataError, listed, quoted
 from pipelines.frequency import (
     infer_frequency,
     is_business_days,
@@ -30,12 +31,15 @@ from pipelines.frequency import (
 )
 from pipelines.layout import Layout, nearest, recognise
 from pipelines.measurements import measure
-from pipelines.reading import DataError, flatten, read_table, table_name
+from pipelines.number_marks import read_numbers
+from pipelines.printable import printable
+from pipelines.reading import flatten, read_table, table_name
 from pipelines.repairs import find_outliers
 from pipelines.timestamps import parse_timestamps
 
 __all__ = ["DataConfig", "DataError", "Series", "SeriesTable", "load"]
 
+_FEWEST_ROWS = 6  # with a horizon of one
 EMBEDDED_TABLE = Path(__file__).parent / "data" / "electricity_hourly_2014.csv"
 
 
@@ -95,9 +99,9 @@ def load(config: DataConfig, frame: pd.DataFrame | None = None) -> SeriesTable:
     Raises:
         DataError: The table cannot be used as it is; the message says how it can.
     """
-    table = flatten(frame) if frame is not None else read_table(config.path or str(EMBEDDED_TABLE))
+    table, read_notes = _read(config, frame)
     layout = recognise(table, config)
-    notes = list(layout.notes)
+    notes = [*layout.notes, *read_notes]
     series_id, rows = _choose_series(table, layout, config)
     timestamps, rows = _in_order(rows, layout, notes)
     numbers, more_notes = measure(rows, timestamps, layout, config)
@@ -128,6 +132,16 @@ def load(config: DataConfig, frame: pd.DataFrame | None = None) -> SeriesTable:
     )
 
 
+def _read(config: DataConfig, frame: pd.DataFrame | None) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the table with its numbers read, and a note on how they were."""
+    if frame is not None:
+        return read_numbers(flatten(frame), config.decimal)
+    # Not `or`: "$TABLE" of a variable that is not set must not search another table.
+    path = str(EMBEDDED_TABLE) if config.path is None else config.path
+    table = read_table(path, config.max_file_bytes, keeps_text=config.decimal is not None)
+    return read_numbers(table, config.decimal)
+
+
 def _name(config: DataConfig, frame: pd.DataFrame | None) -> str:
     if config.path is not None:
         return table_name(config.path).replace("*", "") or "tables"
@@ -149,14 +163,13 @@ def _choose_series(
     known = list(ids.unique())
     chosen = known[0] if len(known) == 1 and config.series is None else config.series
     if chosen is None:
-        more = f" and {len(known) - 10} more" if len(known) > 10 else ""
         raise DataError(
             f"one series must be chosen: column {layout.series_id} holds {len(known)}, "
-            f"{', '.join(known[:10])}{more}; choose: {command_line(config, series=known[0])}"
+            f"{listed(known)}; choose: {command_line(config, series=known[0])}"
         )
     if chosen not in known:
         raise DataError(
-            f"the chosen series must be in the table: there is no {chosen!r} in column "
+            f"the chosen series must be in the table: there is no {quoted(chosen)} in column "
             f"{layout.series_id}; the ids are {nearest(chosen, known)}"
         )
     return chosen, table[ids == chosen]
@@ -166,24 +179,42 @@ def _in_order(
     rows: pd.DataFrame, layout: Layout, notes: list[str]
 ) -> tuple[pd.DatetimeIndex | None, pd.DataFrame]:
     """Return the timestamps, ascending, and the rows in their order."""
+    if len(rows) < _FEWEST_ROWS:
+        raise DataError(
+            f"the table must have at least {_FEWEST_ROWS} rows, for a train, a validation and a "
+            f"test part: got {len(rows)}; give more rows"
+        )
     if layout.timestamp is None:
         return None, rows
     timestamps, note = parse_timestamps(rows[layout.timestamp])
     notes += [note] if note else []
-    repeated = timestamps.duplicated()
-    if repeated.any():
-        row = int(repeated.argmax())
-        raise DataError(
-            f"timestamps must be unique: {timestamps.iloc[row]} comes again in row "
-            f"{rows.index[row] + 1} (such rows: {int(repeated.sum())}); remove or sum up the rows, "
-            "or, where they belong to several series, name the column of ids unique_id"
-        )
+    # One unit, so that a CSV and a Parquet file with the same rows have one fingerprint.
+    timestamps = timestamps.dt.as_unit("us")
+    _check_unique(timestamps)
     if not timestamps.is_monotonic_increasing:
         row = int((timestamps.diff() < pd.Timedelta(0)).argmax())
         notes.append(f"rows sorted by time: row {rows.index[row] + 1} came before its time")
         timestamps = timestamps.sort_values()
-    # One unit, so that a CSV and a Parquet file with the same rows have one fingerprint.
-    return pd.DatetimeIndex(timestamps).as_unit("us"), rows.loc[timestamps.index]
+    return pd.DatetimeIndex(timestamps), rows.loc[timestamps.index]
+
+
+def _check_unique(timestamps: pd.Series) -> None:
+    repeated = timestamps.duplicated()
+    if not repeated.any():
+        return
+    row = int(repeated.argmax())
+    is_midnight = bool((timestamps == timestamps.dt.normalize()).all())
+    remedy = (
+        "put date and time of day into one column where they are two"
+        if is_midnight
+        else "write the UTC offset where the clock was set back (2014-10-26 02:00+01:00)"
+    )
+    raise DataError(
+        f"timestamps must be unique: {timestamps.iloc[row]} comes again in row "
+        f"{timestamps.index[row] + 1} (such rows: {int(repeated.sum())}); remove or sum up the "
+        "rows, or, where they belong to several series, name the column of ids unique_id, or "
+        f"{remedy}"
+    )
 
 
 def _frequency(
@@ -194,11 +225,6 @@ def _frequency(
         return None
     if config.frequency is not None:
         return resolve_frequency(config.frequency)
-    if len(timestamps) < 3:
-        raise DataError(
-            f"the table must have rows enough to see their frequency: got {len(timestamps)}; give "
-            "more rows"
-        )
     return infer_frequency(timestamps)
 
 
@@ -291,6 +317,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--horizon", type=int)
     parser.add_argument("--set", action="append", default=[], metavar="data.KEY=VALUE")
     flags = parser.parse_args(arguments)
+    try:
+        table = load(_config(flags))
+    except (DataError, ValidationError) as error:
+        print(_in_one_line(error), file=sys.stderr)
+        return 2
+    lines = (f"{table.name} ({table.series[0].id})", *table.notes)
+    print(*map(printable, lines), sep="\n  ")
+    return 0
+
+
+def _config(flags: argparse.Namespace) -> DataConfig:
     settings = {
         "path": flags.file,
         "targets": flags.target,
@@ -300,14 +337,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     for assignment in flags.set:
         key, _, value = assignment.removeprefix("data.").partition("=")
-        settings[key] = yaml.safe_load(value)
-    try:
-        table = load(DataConfig.model_validate_json(json.dumps(settings)))
-    except (DataError, ValidationError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{table.name} ({table.series[0].id})", *table.notes, sep="\n  ")
-    return 0
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise DataError(f"--set {assignment}: the value is not valid YAML; quote it") from None
+    return DataConfig.model_validate_json(json.dumps(settings, default=str))
+
+
+def _in_one_line(error: DataError | ValidationError) -> str:
+    if isinstance(error, DataError):
+        return str(error)
+    lines = (
+        f"data.{'.'.join(map(str, problem['loc']))}: {problem['msg']}: got "
+        f"{quoted(problem['input'])}"
+        for problem in error.errors()
+    )
+    return printable("; ".join(lines))
 
 
 if __name__ == "__main__":

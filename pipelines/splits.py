@@ -13,8 +13,9 @@ import pandas as pd
 
 from pipelines.covariates import calendar_features
 from pipelines.data_config import SplitConfig, TargetTransform
+from pipelines.data_error import DataError
 from pipelines.repairs import OUTLIER_THRESHOLD, Repaired, repair
-from pipelines.series import DataError, Series, SeriesTable
+from pipelines.series import Series, SeriesTable
 
 __all__ = ["SealedTest", "SearchData", "SplitConfig", "TestData", "split"]
 

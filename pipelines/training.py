@@ -1,5 +1,7 @@
 """Training as an iterator of evaluations; whoever consumes it decides when to stop.
 
+Between two evaluations its state can be taken, from which another process goes on alike.
+
 The number of threads, and on CUDA `CUBLAS_WORKSPACE_CONFIG` (without which cuBLAS does not promise
 equal results), are the calling process's to set. The legend of shapes is in `models/__init__.py`.
 """
@@ -24,7 +26,7 @@ from torch.nn.utils import clip_grad_norm_
 from models.config import LSTMConfig, WindowShape
 from models.forecaster import Forecaster
 from pipelines import windows as window_index
-from pipelines.evaluation import evaluate
+from pipelines.evaluation import EVALUATION_BATCH_SIZE, evaluate
 from pipelines.metrics import Errors
 from pipelines.scaling import Scaling
 from pipelines.skip import start_skip
@@ -38,14 +40,14 @@ __all__ = [
     "Evaluation",
     "Precision",
     "TrainConfig",
+    "Training",
     "TrainingBudget",
     "TrainingDiverged",
+    "TrainingState",
     "build_forecaster",
     "evaluate",
-    "evaluate_fully",
     "learning_rate_at",
     "resolve_precision",
-    "train",
     "window_shape",
 ]
 
@@ -93,6 +95,18 @@ class Evaluation:
         names = {field.name for field in dataclasses.fields(Errors)}
         errors = Errors.from_dict({name: flat[name] for name in names & flat.keys()})
         return cls(errors=errors, **{name: flat[name] for name in flat.keys() - names})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingState:
+    """A training between two evaluations. Its randomness derives from seed and step alone."""
+
+    step: int
+    """Optimiser steps done."""
+    weights: Mapping[str, Tensor]
+    """By the forecaster's names."""
+    moments: Mapping[str, Tensor]
+    """AdamW's averages `exp_avg` and `exp_avg_sq`, by `AVERAGE.NAME` of a weight."""
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818 - a trial's outcome rather than a fault
@@ -164,47 +178,39 @@ def build_forecaster(
     return forecaster.to(device)
 
 
-def train(
-    forecaster: Forecaster, windows: Windows, scaling: Scaling, config: TrainConfig, seed: int
-) -> Iterator[Evaluation]:
-    """Train on the device of the windows, one evaluation after another until `max_steps`.
+class Training:
+    """Trains on the device of the windows: an iterator of evaluations, until `max_steps`.
 
-    At each yield the forecaster holds the weights just evaluated. Randomness derives from the seed
-    and the step, whatever else the process draws; nothing runs between two evaluations.
-
-    Raises:
-        TrainingDiverged: The loss or an error is not finite.
-        ValueError: bf16 is asked of a device that does not compute in it.
+    At each evaluation the forecaster holds the weights just evaluated. Randomness derives from the
+    seed and the step, whatever else the process draws; nothing runs between two evaluations.
     """
-    run = _Run(forecaster, windows, config, seed)
-    origins = evenly_spaced(windows.validation_origins, config.max_validation_windows)
-    for first in range(0, config.max_steps, config.evaluate_every_steps):
-        end = min(first + config.evaluate_every_steps, config.max_steps)
-        started = time.perf_counter()
-        train_loss = run.take_steps(first, end)
-        trained = time.perf_counter()
-        errors = _validate(forecaster, windows, scaling, origins, end)
-        yield Evaluation(
-            step=end,
-            train_loss=train_loss,
-            errors=errors,
-            learning_rate=learning_rate_at(end - 1, config),
-            steps_per_second=(end - first) / (trained - started),
-            peak_memory_bytes=_peak_memory_bytes(run.device),
-            num_windows=len(origins),
-            is_full=len(origins) == len(windows.validation_origins),
-            train_seconds=trained - started,
-            evaluate_seconds=time.perf_counter() - trained,
-        )
-
-
-class _Run:
-    """One training under way: the optimiser, and where its batches come from."""
 
     def __init__(
-        self, forecaster: Forecaster, windows: Windows, config: TrainConfig, seed: int
+        self,
+        forecaster: Forecaster,
+        windows: Windows,
+        scaling: Scaling,
+        config: TrainConfig,
+        seed: int,
+        num_parts: int = 1,
     ) -> None:
-        self.forecaster, self.windows, self.config, self.seed = forecaster, windows, config, seed
+        """Begin at step 0.
+
+        Args:
+            forecaster: On the device of the windows, for windows of their shape.
+            windows: What is trained and validated on.
+            scaling: The one that the windows were built with.
+            config: How it is trained.
+            seed: Of batches and dropout.
+            num_parts: Parts in which a batch passes through the model, its gradients added up:
+                the steps are the same but for rounding, and need less memory.
+
+        Raises:
+            ValueError: bf16 is asked of a device that does not compute in it.
+        """
+        self.forecaster, self.windows, self.scaling = forecaster, windows, scaling
+        self.config, self.seed, self.num_parts = config, seed, num_parts
+        self.step = 0
         self.device = windows.values.device
         self.precision = resolve_precision(config.precision, self.device)
         self.optimizer = torch.optim.AdamW(
@@ -215,6 +221,90 @@ class _Run:
         )
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Evaluation:
+        """Train up to the next evaluation.
+
+        Raises:
+            TrainingDiverged: The loss or an error is not finite.
+        """
+        first, config = self.step, self.config
+        if first >= config.max_steps:
+            raise StopIteration
+        end = min(first + config.evaluate_every_steps, config.max_steps)
+        started = time.perf_counter()
+        train_loss = self.take_steps(first, end)
+        self.step = end
+        trained = time.perf_counter()
+        every_origin = self.windows.validation_origins
+        origins = evenly_spaced(every_origin, config.max_validation_windows)
+        errors = self.validate(origins)
+        return Evaluation(
+            step=end,
+            train_loss=train_loss,
+            errors=errors,
+            learning_rate=learning_rate_at(end - 1, config),
+            steps_per_second=(end - first) / (trained - started),
+            peak_memory_bytes=_peak_memory_bytes(self.device),
+            num_windows=len(origins),
+            is_full=len(origins) == len(every_origin),
+            train_seconds=trained - started,
+            evaluate_seconds=time.perf_counter() - trained,
+        )
+
+    def evaluate_fully(self, best: Evaluation) -> Evaluation:
+        """Return an evaluation on all validation windows, of the weights that `best` was made of.
+
+        The caller restores them first; how they were trained is taken over from `best`.
+
+        Raises:
+            TrainingDiverged: An error is not finite.
+        """
+        started = time.perf_counter()
+        origins = self.windows.validation_origins
+        return dataclasses.replace(
+            best,
+            errors=self.validate(origins),
+            num_windows=len(origins),
+            is_full=True,
+            evaluate_seconds=time.perf_counter() - started,
+        )
+
+    def state(self) -> TrainingState:
+        """Return what another training of this configuration and seed goes on from.
+
+        It refers to the weights in training: write it away before the next evaluation.
+        """
+        names = [name for name, _ in self.forecaster.named_parameters()]
+        moments = {
+            f"{average}.{names[place]}": tensors[average]
+            for place, tensors in self.optimizer.state_dict()["state"].items()
+            for average in ("exp_avg", "exp_avg_sq")
+        }
+        return TrainingState(self.step, self.forecaster.state_dict(), moments)
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from there; on a CPU the evaluations are those of one training, bit by bit.
+
+        Raises:
+            RuntimeError: The state is of another model.
+            KeyError: Likewise.
+        """
+        self.forecaster.load_state_dict(dict(state.weights))
+        optimizer = self.optimizer.state_dict()
+        optimizer["state"] = {
+            place: {
+                "step": torch.tensor(float(state.step)),
+                "exp_avg": state.moments[f"exp_avg.{name}"],
+                "exp_avg_sq": state.moments[f"exp_avg_sq.{name}"],
+            }
+            for place, (name, _) in enumerate(self.forecaster.named_parameters())
+        }
+        self.optimizer.load_state_dict(optimizer)
+        self.step = state.step
 
     def take_steps(self, first: int, end: int) -> float:
         """Take the steps first…end-1 and return their mean loss, standardised.
@@ -236,17 +326,36 @@ class _Run:
 
     def train_step(self, origins: Tensor, learning_rate: float) -> Tensor:
         """Take one step on the windows at some origins [B]; return the loss, on the device."""
-        window, known = self.windows.inputs(origins)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            forecast = self.forecaster(window, known)
-        loss = _loss(forecast, self.windows.future(origins), self.config)
         self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        loss = torch.zeros((), device=self.device)
+        for part in torch.chunk(origins, self.num_parts):
+            loss += self._add_gradients(part, share=len(part) / len(origins))
         clip_grad_norm_(self.forecaster.parameters(), self.config.gradient_clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
+        return loss
+
+    def _add_gradients(self, origins: Tensor, share: float) -> Tensor:
+        """Add the gradients of a part of a batch; return its share of the loss."""
+        window, known = self.windows.inputs(origins)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            forecast = self.forecaster(window, known)
+        loss = _loss(forecast, self.windows.future(origins), self.config) * share
+        torch.autograd.backward(loss)
         return loss.detach()
+
+    def validate(self, origins: Tensor) -> Errors:
+        """Return the errors from some origins.
+
+        Raises:
+            TrainingDiverged: An error is not finite.
+        """
+        batch_size = EVALUATION_BATCH_SIZE // self.num_parts
+        errors = evaluate(self.forecaster, self.windows, self.scaling, origins, batch_size)
+        if not math.isfinite(errors.mse):  # the first of them to overflow
+            raise TrainingDiverged(self.step)
+        return errors
 
     def _draw_batches(self, first: int, end: int) -> Tensor:
         """Return random training origins, [steps, B], drawn with replacement."""
@@ -277,38 +386,6 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
         return config.learning_rate
     progress = (step - config.warmup_steps) / (config.max_steps - config.warmup_steps)
     return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
-
-
-def evaluate_fully(
-    forecaster: Forecaster, windows: Windows, scaling: Scaling, best: Evaluation
-) -> Evaluation:
-    """Return an evaluation on all validation windows, of the weights that `best` was made of.
-
-    The caller restores them first; how they were trained is taken over from `best`.
-
-    Raises:
-        TrainingDiverged: An error is not finite.
-    """
-    started = time.perf_counter()
-    origins = windows.validation_origins
-    errors = _validate(forecaster, windows, scaling, origins, best.step)
-    return dataclasses.replace(
-        best,
-        errors=errors,
-        num_windows=len(origins),
-        is_full=True,
-        evaluate_seconds=time.perf_counter() - started,
-    )
-
-
-def _validate(
-    forecaster: Forecaster, windows: Windows, scaling: Scaling, origins: Tensor, step: int
-) -> Errors:
-    """Return finite errors, or raise TrainingDiverged."""
-    errors = evaluate(forecaster, windows, scaling, origins)
-    if not math.isfinite(errors.mse):  # the first of them to overflow
-        raise TrainingDiverged(step)
-    return errors
 
 
 @contextmanager

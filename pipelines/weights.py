@@ -7,15 +7,21 @@ anything of their sizes is allocated. Format: https://huggingface.co/docs/safete
 from __future__ import annotations
 
 import json
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TypeVar
 
 import safetensors.torch
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
 from models.config import LSTMConfig, WindowShape
 from models.forecaster import Forecaster
+from pipelines.printable import printable
 
 CONFIG_KEY = "lstm_config"
 SHAPE_KEY = "window_shape"
@@ -23,6 +29,9 @@ SHAPE_KEY = "window_shape"
 MAX_WINDOW_STEPS = 1_000_000
 """Largest lookback and horizon that are read. An aligned head has no weight for them, so the bytes
 that are there do not bound them as they bound every other size."""
+
+MAX_FILE_BYTES = 2**32
+"""Largest file that is read: a thousand million weights."""
 
 Settings = TypeVar("Settings", LSTMConfig, WindowShape)
 
@@ -47,6 +56,42 @@ def weights_to_bytes(forecaster: Forecaster, extra: dict[str, str] | None = None
         name: tensor.detach().cpu().contiguous() for name, tensor in forecaster.state_dict().items()
     }
     return safetensors.torch.save(tensors, metadata=own | extra)
+
+
+def forecaster_from_file(path: Path) -> Forecaster:
+    """Return the forecaster in a file, as `forecaster_from_bytes` does.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is a link, no file, too large, or none that `weights_to_bytes` made.
+    """
+    # Opened before it is looked at, so that nothing can take its place between the two.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(_refused_file(path, os.strerror(error.errno or 0))) from None
+    try:
+        _check_file(path, os.fstat(descriptor))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return forecaster_from_bytes(file.read())
+    finally:
+        os.close(descriptor)
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(_refused_file(path, "no regular file"))
+    if status.st_size > MAX_FILE_BYTES:
+        raise ValueError(_refused_file(path, f"{status.st_size:,} bytes"))
+
+
+def _refused_file(path: Path, got: str) -> str:
+    return (
+        f"weights must be a regular file of at most {MAX_FILE_BYTES:,} bytes, and no link to one: "
+        f"got {got} at {path}; give a file that a search saved"
+    )
 
 
 def forecaster_from_bytes(data: bytes) -> Forecaster:
@@ -93,14 +138,14 @@ def _read_tensors(data: bytes) -> dict[str, Tensor]:
 def _read_settings(settings: type[Settings], metadata: dict[str, str], key: str) -> Settings:
     if key not in metadata:
         raise ValueError(
-            f"the weights' metadata must hold {key}: got {sorted(metadata) or 'none'}; "
+            f"the weights' metadata must hold {key}: got {_listed(metadata)}; "
             "give a file that a search saved"
         )
     try:
         return settings.model_validate_json(metadata[key])
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
+        where = _listed([".".join(map(str, first["loc"]))]) if first["loc"] else "the whole"
         raise ValueError(
             f"the weights' metadata must hold a valid {key}: got {first['msg']} ({where}); "
             "give a file that a search saved"
@@ -128,8 +173,8 @@ def _check_tensors(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> N
     if expected.keys() != tensors.keys():
         missing, unknown = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
         raise ValueError(
-            f"weights must be exactly those of the configuration: missing {sorted(missing)}, "
-            f"unknown {sorted(unknown)}; give a file that a search saved"
+            f"weights must be exactly those of the configuration: missing {_listed(missing)}, "
+            f"unknown {_listed(unknown)}; give a file that a search saved"
         )
     for name, tensor in tensors.items():
         wanted = expected[name]
@@ -138,3 +183,11 @@ def _check_tensors(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> N
                 f"{name} must be {list(wanted.shape)} {wanted.dtype}: got {list(tensor.shape)} "
                 f"{tensor.dtype}; give a file that a search saved"
             )
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} must be finite: got NaN or infinity; train it again")
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first few names of a file that may be anybody's."""
+    shown = [printable(name)[:60] for name in sorted(names)]
+    return ", ".join(shown[:5] + ["…"] * (len(shown) > 5)) or "none"

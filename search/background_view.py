@@ -1,18 +1,37 @@
 """The view kept up to date while a search runs, in a thread of its own."""
 
+import math
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pipelines.baselines import BaselineScore
 from search.kept_weights import KeptWeights
 from search.projection import Snapshot, StudyFacts
 from search.record import TrialRecord
-from search.tracking import View
+from search.tracking import View, why
 
 FLUSH_SECONDS = 3.0
+NUM_LAST_TRIES = 2
+"""Once the search is over: turns in a row that may come to nothing."""
+LAST_PATIENCE_SECONDS = 20.0
+"""Once it is over: how long an MLflow that failed or kept still before may keep still again."""
+
+
+@dataclass(frozen=True)
+class Outage:
+    """MLflow takes nothing."""
+
+    since: float
+    """When the first call was made that failed (seconds since 1970)."""
+    error: Exception
+    """What the latest one raised."""
+
+    def __str__(self) -> str:
+        return f"since {time.strftime('%H:%M', time.localtime(self.since))} ({why(self.error)})"
 
 
 @dataclass
@@ -25,7 +44,7 @@ class _Pending:
 class BackgroundView:
     """Keeps the view up to date; never touches the record.
 
-    It is told what happens (`search.executor.Listener`) and passes frozen trials on. An MLflow
+    It is told what happens (`search.recorder.Listener`) and passes frozen trials on. An MLflow
     that fails is tried again at the next turn: it delays the view, never the search.
     """
 
@@ -35,12 +54,17 @@ class BackgroundView:
         self._view: View | None = None
         self._news: queue.SimpleQueue[TrialRecord | BaselineScore | Snapshot] = queue.SimpleQueue()
         self._pending = _Pending()
-        self.error: Exception | None = None
+        self._progressed_at = time.monotonic()
+        self._waits_since = math.inf
+        self._is_given_up = threading.Event()
+        self.outage: Outage | None = None
         """Why the view is behind, where it is."""
-        self.seconds = 0.0
-        """Time that the thread has spent on MLflow."""
         self._thread = threading.Thread(target=self._run, name="mlflow-view", daemon=True)
         self._thread.start()
+
+    def lag(self) -> str | None:
+        """`since 14:03 (connection refused)` where the view is behind."""
+        return str(self.outage) if self.outage else None
 
     def on_start(self, trial: TrialRecord) -> None:
         """Show a running trial."""
@@ -48,6 +72,10 @@ class BackgroundView:
 
     def on_evaluation(self, trial: TrialRecord) -> None:
         """Show an evaluation more."""
+        self._news.put(trial)
+
+    def on_retry(self, trial: TrialRecord) -> None:
+        """Show that a trial is tried again, and why."""
         self._news.put(trial)
 
     def on_end(self, trial: TrialRecord) -> None:
@@ -58,35 +86,49 @@ class BackgroundView:
         """Show one of the forecasts to beat."""
         self._news.put(baseline)
 
+    def on_baselines_missed(self, reason: str) -> None:
+        """Nothing: there are none to show."""
+
     def close(
         self, trials: Sequence[TrialRecord], state: str, kept: KeptWeights, timeout_seconds: float
     ) -> str | None:
-        """Show what is left and the summary; tried once, within the timeout.
+        """Show what is left and the summary, within the timeout.
+
+        An MLflow that has not answered lately is given up sooner, unless it takes things again.
 
         Returns:
             The experiment's id; None where MLflow did not take everything in time.
         """
+        now = self._progressed_at = time.monotonic()
+        is_silent = now - self._waits_since > LAST_PATIENCE_SECONDS
         self._news.put(Snapshot(trials, state, kept))
-        self._thread.join(timeout_seconds)
-        if self._thread.is_alive() or self.error is not None or self._view is None:
+        while self._thread.is_alive():
+            is_brief = is_silent or self.outage is not None
+            until = self._progressed_at + LAST_PATIENCE_SECONDS if is_brief else math.inf
+            left = min(until, now + timeout_seconds) - time.monotonic()
+            if left <= 0:
+                break
+            self._thread.join(min(left, 1.0))
+        # What is left is for a sync, which must not meet this thread.
+        self._is_given_up.set()
+        if self._thread.is_alive() or self.outage is not None or self._view is None:
             return None
         return self._view.experiment_id
 
     def _run(self) -> None:
-        while self._pending.snapshot is None:
+        self._show_or_note_outage()  # connects
+        num_fruitless = 0
+        while num_fruitless < NUM_LAST_TRIES and not self._is_given_up.is_set():
             self._gather(until=time.monotonic() + FLUSH_SECONDS)
-            started = time.monotonic()
-            try:
-                self._flush()
-                self.error = None
-            except Exception as error:  # whatever MLflow raises, the search must not notice
-                self.error = error
-                self._view = None  # what it knows of the runs may be wrong: read them again
-            self.seconds += time.monotonic() - started
+            began, is_over = time.monotonic(), self._pending.snapshot is not None
+            if self._show_or_note_outage() and is_over:
+                return
+            is_fruitless = self._progressed_at < began
+            num_fruitless = num_fruitless + 1 if is_over and is_fruitless else 0
 
     def _gather(self, until: float) -> None:
         """Collect news for a while, the latest of each trial."""
-        while self._pending.snapshot is None and (left := until - time.monotonic()) > 0:
+        while (left := until - time.monotonic()) > 0:
             try:
                 news = self._news.get(timeout=left)
             except queue.Empty:
@@ -98,19 +140,45 @@ class BackgroundView:
                     self._pending.baselines.append(news)
                 case Snapshot():
                     self._pending.snapshot = news
+                    return  # the last of all news
 
-    def _flush(self) -> None:
-        view = self._view = self._view or self._connect()
-        for number, trial in list(self._pending.trials.items()):
-            view.show_trials([trial])
-            del self._pending.trials[number]
-        if self._pending.baselines:
-            view.show_baselines(self._pending.baselines)
-            self._pending.baselines.clear()
-        if self._pending.snapshot is not None:
-            view.show_all(self._pending.snapshot)
+    def _show_or_note_outage(self) -> bool:
+        """Show all that is pending; return whether MLflow took it."""
+        began = time.time()
+        try:
+            for show in self._what_is_left():
+                if self._is_given_up.is_set():
+                    return False
+                self._waits_since = time.monotonic()
+                show()
+                self._progressed_at = time.monotonic()
+        except Exception as error:  # whatever MLflow raises, the search must not notice
+            self.outage = Outage(self.outage.since if self.outage else began, error)
+            self._view = None  # what it knows of the runs may be wrong: read them again
+            return False
+        finally:
+            self._waits_since = math.inf
+        self.outage = None
+        return True
 
-    def _connect(self) -> View:
-        view = View(*self._arguments)
+    def _what_is_left(self) -> Iterator[Callable[[], None]]:
+        """Small steps, each one pending until it has been made."""
+        if self._view is None:
+            yield self._connect
+        view, pending = self._view, self._pending
+        assert view is not None
+        for number, trial in list(pending.trials.items()):
+            yield partial(view.show_trials, [trial])
+            del pending.trials[number]
+        if pending.baselines:
+            yield partial(view.show_baselines, pending.baselines)
+            pending.baselines.clear()
+        if pending.snapshot is not None:
+            # One by one, although `show_all` would: each is a sign of life.
+            yield from (partial(view.show_trials, [trial]) for trial in pending.snapshot.trials)
+            yield partial(view.show_all, pending.snapshot)
+
+    def _connect(self) -> None:
+        view = View(*self._arguments, trusts_ended_runs=True)
         view.mark_running()
-        return view
+        self._view = view

@@ -49,7 +49,10 @@ def read_config(
             raise ConfigError("--resume takes the configuration from the record: drop --config")
         from search.places import recorded_config
 
-        tree = recorded_config(parse_config(merge({}, overrides, flags)), resume)
+        sought = parse_config(merge({}, overrides, flags))
+        # The folder and the storage may have moved since they were recorded.
+        found_at = {"home": sought.home, "storage": sought.storage}
+        tree = recorded_config(sought, resume) | found_at
     elif add_trials is not None:
         raise ConfigError("--add-trials goes on with a study: add --resume or --resume NAME")
     if add_trials is not None:
@@ -73,6 +76,8 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
             raise KeyboardInterrupt
         handler(signal.SIGINT, frame)
 
+    from search.unwritable import UnwritableError
+
     signal.signal(signal.SIGTERM, end_like_interrupt)
     try:
         from search.record import Ending
@@ -83,6 +88,9 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
     except KeyboardInterrupt:
         typer.echo(f"interrupted; the record is safe: {resume_command(config)}", err=True)
         return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
+    except UnwritableError as error:
+        typer.echo(f"error: {error}: {resume_command(config)}", err=True)
+        return EXIT_BROKEN
     except RuntimeError as error:
         typer.echo(f"error: {error}", err=True)
         return EXIT_BROKEN
@@ -95,8 +103,7 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
 def resume_command(config: SearchConfig) -> str:
     """The command that goes on with a study; without a name it takes the latest."""
     words = ["python", "-m", "search.run", "--resume", *([config.study] if config.study else [])]
-    if config.home != SearchConfig().home:
-        words += ["--set", f"home={config.home}"]
+    words += ["--home", config.home] if config.home else []
     # Not the URL itself, which may hold a password.
     return shlex.join(words) + (" --storage URL" if config.storage else "")
 

@@ -7,18 +7,25 @@ that names the key and the remedy, before anything starts.
 import copy
 import difflib
 import json
-import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from models.config import Settings
 from pipelines.data_config import DataConfig, SplitConfig
+from pipelines.printable import printable
 from pipelines.training_config import TrainingBudget
+from search import plain_yaml
+from search.names import (
+    check_database_url,
+    check_plain_text,
+    check_study_name,
+    check_tracking_uri,
+)
 from search.space import Choice, Float, Int, Space, Start
 
 Metric = Literal["mae", "mse", "rmse", "mase"]
@@ -27,28 +34,21 @@ Pruner = Literal["asha", "hyperband", "median", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
+LONGEST_SECONDS = 3650 * 86400.0
+"""Ten years; the clocks of threads end beyond."""
+
+Text = Annotated[str, AfterValidator(check_plain_text)]
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be: one line with the rule, the value and the remedy."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads plain values only, never building objects."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what `_Loader` would not read back as text."""
-
-
-for _kind in (_Loader, _Dumper):
-    # YAML 1.1 takes 1e-3, which has no dot, for text; everybody else takes it for a number.
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-    )
 
 
 def _parse_duration(text: str) -> str:
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
         raise ValueError(f"a duration reads like 90s, 30m, 2h or 1h30m: got {text!r}")
+    if not 0 < duration_seconds(text) <= LONGEST_SECONDS:
+        raise ValueError(f"a duration is longer than nothing and at most 3650d: got {text!r}")
     return text
 
 
@@ -59,6 +59,9 @@ def duration_seconds(duration: str) -> float:
     """Seconds in a duration such as `1h30m`."""
     seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     return sum(float(n) * seconds[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", duration))
+
+
+MAX_MISTAKES_SHOWN = 10
 
 
 class SearchSettings(Settings):
@@ -99,31 +102,46 @@ class Resources(Settings):
 
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at a time; null: as many as the resources hold."""
-    cpus_per_trial: float = Field(default=1, gt=0)
+    cpus_per_trial: float = Field(default=1, ge=0.01)
     """CPU cores of a trial; it runs as many threads."""
     gpus_per_trial: float | None = Field(default=None, ge=0)
     """GPUs of a trial; null: 1 where there are CUDA GPUs, else 0."""
     device: Device = "auto"
     """auto takes CUDA where there is a CUDA GPU."""
-    address: str | None = None
+    address: Text | None = None
     """Ray cluster to join (RAY_ADDRESS); null: this machine."""
-    max_step_seconds: float = Field(default=1800, gt=0)
-    """Longest time between two evaluations: a trial that hangs longer is ended."""
+    max_step_seconds: float = Field(default=1800, gt=0, le=LONGEST_SECONDS)
+    """Longest time between two evaluations: the worker of a trial that hangs longer is ended."""
+    save_every_seconds: float = Field(default=30, ge=0, le=LONGEST_SECONDS)
+    """Least time between two states from which an interrupted trial goes on; a trial that is
+    shorter begins again."""
+    max_retries: int = Field(default=2, ge=0)
+    """Times that a trial whose worker died, hung or raised is tried again before it has failed."""
+
+    @model_validator(mode="after")
+    def _gpus_are_a_share_or_whole(self) -> Self:
+        gpus = self.gpus_per_trial or 0.0
+        if gpus > 1 and gpus % 1:
+            raise ValueError(
+                f"gpus_per_trial must be a share of one GPU or a whole number: got {gpus:g}; a "
+                "trial cannot have parts of several"
+            )
+        return self
 
 
 class Tracking(Settings):
     """Where MLflow shows the search."""
 
-    uri: str | None = None
+    uri: Annotated[str, AfterValidator(check_tracking_uri)] | None = None
     """MLflow server or store (MLFLOW_TRACKING_URI); null: mlruns/mlflow.db here."""
-    experiment: str | None = None
+    experiment: Text | None = None
     """MLflow experiment (MLFLOW_EXPERIMENT_NAME); null: lstm-search."""
 
 
 class SearchConfig(Settings):
     """A whole search, as the YAML file holds it."""
 
-    study: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    study: Annotated[str, AfterValidator(check_study_name)] | None = None
     """Name of the study; a known name goes on; null: a fresh one is made."""
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
@@ -132,15 +150,30 @@ class SearchConfig(Settings):
     search: SearchSettings = SearchSettings()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
-    storage: str | None = None
+    storage: Annotated[str, AfterValidator(check_database_url)] | None = None
     """Database URL of the record; null: one SQLite file a study, mlruns/studies/NAME.db."""
-    home: str = "mlruns"
-    """Folder for everything that the search leaves behind."""
+    home: Text | None = None
+    """Folder for everything that the search leaves behind (LSTM_SEARCH_HOME); null: mlruns here."""
+
+    @model_validator(mode="after")
+    def _a_rung_is_within_the_budget(self) -> Self:
+        rung, most = self.search.first_rung_steps, self.training.max_steps
+        if rung is not None and rung > most:
+            raise ValueError(
+                "search.first_rung_steps must be at most training.max_steps: got "
+                f"{rung} and {most}; no trial would ever be stopped"
+            )
+        return self
+
+    @property
+    def home_folder(self) -> Path:
+        """The folder itself: configured, from the environment, or `mlruns`."""
+        return Path(self.home or os.environ.get("LSTM_SEARCH_HOME") or "mlruns").resolve()
 
     @property
     def studies_folder(self) -> Path:
         """Where records and weights of the studies lie."""
-        return Path(self.home).resolve() / "studies"
+        return self.home_folder / "studies"
 
 
 def merge(
@@ -154,12 +187,18 @@ def merge(
     merged = copy.deepcopy(dict(tree))
     for override in overrides:
         path, equals, text = override.partition("=")
-        if not equals or not path:
-            raise ConfigError(f"--set takes a.b=value: got {override!r}; try search.trials=20")
+        names = path.split(".")
+        if not equals or not all(names) or len(names) > plain_yaml.MAX_DEPTH:
+            raise ConfigError(
+                f"--set takes a.b=value: got {_cut(override)!r}; try search.trials=20"
+            )
         try:
-            _put(merged, path, yaml.load(text, _Loader))
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {override}: the value is not valid YAML; quote it") from None
+            value = plain_yaml.read(text)
+        except ValueError as error:
+            raise ConfigError(
+                f"--set {_cut(override)}: the value is not valid YAML: {error}; quote it"
+            ) from None
+        _put(merged, path, value)
     for path, value in flags.items():
         _put(merged, path, value)
     return merged
@@ -187,12 +226,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: where the file is missing, no YAML or no mapping.
     """
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        with path.open("rb") as file:  # /dev/zero and the like have no end
+            content = file.read(plain_yaml.MAX_BYTES + 1)
+        tree = plain_yaml.read(content.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"the configuration {path} is not valid YAML: {reason}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"a configuration is UTF-8 text: {path} is not; save it as UTF-8"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"the configuration {path} is not valid YAML: {error}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -206,8 +250,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def to_yaml(config: SearchConfig) -> str:
     """The resolved configuration as YAML."""
     tree = json.loads(config.model_dump_json())
-    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=100)
-    return text
+    return plain_yaml.write(tree)
 
 
 def commented_yaml(config: SearchConfig) -> str:
@@ -228,8 +271,7 @@ def _commented_lines(settings: BaseModel, depth: int) -> Iterable[str]:
             yield from _commented_lines(value, depth + 1)
         else:
             plain = json.loads(settings.model_dump_json(include={name}))
-            shown = yaml.dump(plain[name], Dumper=_Dumper, default_flow_style=True, width=math.inf)
-            yield f"{indent}{name}: {shown.removesuffix('...' + chr(10)).strip()}"
+            yield f"{indent}{name}: {plain_yaml.write_in_one_line(plain[name])}"
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:
@@ -245,19 +287,29 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
 
 def _explain(error: ValidationError) -> str:
     lines = []
-    for problem in error.errors():
+    for problem in error.errors()[:MAX_MISTAKES_SHOWN]:
         *parents, last = problem["loc"] or ("",)
         section = [str(part) for part in parents if _is_key(part)]
         path = ".".join([*section, str(last)] if _is_key(last) else section)
         if problem["type"] == "extra_forbidden":
             unknown = ".".join([*section, str(last)])
-            lines.append(f"unknown key {unknown}{_nearest_key(problem['loc'])}")
+            lines.append(f"unknown key {_cut(unknown)}{_nearest_key(problem['loc'])}")
+        elif problem["type"] == "json_invalid":  # of JSON that we wrote: all else has a form
+            lines.append("text is of whole characters: got half of one, a surrogate; correct it")
         elif problem["type"] == "value_error":  # of our own validators, which name the value
-            lines.append(f"{path}: {problem['msg'].removeprefix('Value error, ')}")
+            rule = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{path}: {rule}" if path else rule)
         elif problem["type"] != "too_short" or not problem["input"]:  # else said of its items
-            given = json.dumps(problem["input"], default=str)
+            given = _cut(json.dumps(problem["input"], default=str))
             lines.append(f"{path}: {problem['msg']}: got {given}")
+    num_left_out = error.error_count() - MAX_MISTAKES_SHOWN
+    lines += [f"and {num_left_out} more mistakes"] if num_left_out > 0 else []
     return "; ".join(dict.fromkeys(lines))
+
+
+def _cut(text: str) -> str:
+    """A mistake as it is shown: whole where it is no longer than a line."""
+    return printable(text if len(text) <= 120 else f"{text[:120]}…")
 
 
 def _is_key(part: int | str) -> bool:

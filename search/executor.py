@@ -1,18 +1,16 @@
 """Trials on CPUs and GPUs, on one machine or many: the only file that knows Ray.
 
 Ray Tune runs the trials and decides nothing. It asks the record for configurations (`_Asker`) and
-hands it every evaluation (`_Reporter`), which answers whether to go on. Weights come home through
-one mailbox beside the driver, so no storage has to be shared, and Tune's own folder is temporary.
+hands it every evaluation (`_Reporter`), which answers whether to go on. Weights come home with the
+evaluations, so no storage has to be shared, and Tune's own folder is temporary.
 """
 
-import faulthandler
 import json
 import logging
 import os
 import re
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -45,15 +43,17 @@ from pipelines.splits import SearchData  # noqa: E402
 from pipelines.training import TrainingDiverged  # noqa: E402
 from pipelines.training_config import TrainingBudget  # noqa: E402
 from search.config import ConfigError, Metric, Resources  # noqa: E402
+from search.facts import hardware_name  # noqa: E402
 from search.kept_weights import KeptWeights  # noqa: E402
+from search.leftovers import scratch_folder  # noqa: E402
 from search.record import Ending  # noqa: E402
-from search.recorder import Listener, Recorder  # noqa: E402
+from search.recorder import Files, Listener, Recorder  # noqa: E402
 from search.slots import Slots  # noqa: E402
 from search.space import TrialConfig  # noqa: E402
 from search.study import SpaceExhaustedError, Study  # noqa: E402
-from search.trial import run_trial  # noqa: E402
+from search.trial import SecondTry, TrialOutOfMemory, TrialStep, run_trial  # noqa: E402
 
-PATIENCE_SECONDS = 0.5  # between two looks into the mailbox
+PATIENCE_SECONDS = 0.5  # between two looks at what trials do not report
 KNOCK_SECONDS = 10.0  # for a cluster to answer
 
 
@@ -64,7 +64,7 @@ class TrialJob:
     data: SearchData
     metric: Metric
     slots: Slots
-    max_step_seconds: float
+    save_every_seconds: float
 
 
 def connect(resources: Resources, is_verbose: bool) -> None:
@@ -140,9 +140,15 @@ def _signal_handlers_kept() -> Iterator[None]:
                     signal.signal(number, handler)
 
 
+def session_folder() -> str:
+    """Where the connected Ray keeps its temporary files on this machine."""
+    return str(ray._private.worker.global_worker.node.get_session_dir_path())
+
+
 def run_trials(
     study: Study,
     job: TrialJob,
+    resources: Resources,
     budget: TrainingBudget,
     kept: KeptWeights,
     listeners: Sequence[Listener],
@@ -157,38 +163,34 @@ def run_trials(
     Args:
         study: the record, open for writing.
         job: what every trial shares.
+        resources: how long a trial may hang, and how often it is tried again.
         budget: the training budget, for the baselines.
         kept: where weights are kept.
         listeners: who is told what happens.
         time_budget_seconds: when to stop; None: never.
         score_baselines: whether the baselines are computed beside the trials.
     """
-    mailbox = _Mailbox.options(  # type: ignore[attr-defined]
-        scheduling_strategy=_on_this_node()
-    ).remote()
-    recorder = Recorder(
-        study, kept, listeners, job.max_step_seconds, lambda: ray.get(mailbox.take.remote())
-    )
+    limits = resources.max_step_seconds, resources.max_retries
+    recorder = Recorder(study, kept, listeners, *limits)
     shared = ray.put(job)
     awaited = _AwaitedBaselines(recorder)
     if score_baselines:
         awaited.begin(_score.remote(shared, budget, study.settings.seed))
     deadline = _Deadline(time_budget_seconds)
-    asker = _Asker(study)
+    asker = _Asker(study, kept)
     trainable = tune.with_resources(
-        tune.with_parameters(TrialActor, job=shared, mailbox=mailbox),
+        tune.with_parameters(TrialActor, job=shared),
         {"cpu": job.slots.cpus_per_trial, "gpu": job.slots.gpus_per_trial},
     )
     try:
-        with tempfile.TemporaryDirectory(prefix="lstm-search-") as scratch, _signal_handlers_kept():
+        with scratch_folder() as scratch, _signal_handlers_kept():
             watch = _Watch(recorder, awaited)
             _tuner(trainable, asker, recorder, watch, deadline, job.slots.count, scratch).fit()
     finally:
         study.requeue_running()
     ending = _ending(study, asker, deadline)
-    recorder.keep_best_weights()
+    recorder.clear_files()
     awaited.end(is_patient=ending in (Ending.DONE, Ending.EXHAUSTED))
-    ray.kill(mailbox)
     return ending
 
 
@@ -236,10 +238,10 @@ def _ending(study: Study, asker: "_Asker", deadline: "_Deadline") -> Ending:
 class TrialActor(tune.Trainable):  # type: ignore[misc]
     """A worker process: trains one trial after another, one evaluation a `step`."""
 
-    def setup(self, config: dict[str, Any], job: TrialJob, mailbox: Any) -> None:
+    def setup(self, config: dict[str, Any], job: TrialJob) -> None:
         """Begin the first trial."""
         self._job = job
-        self._mailbox = mailbox
+        self._hardware = hardware_name(job.slots.device)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -250,19 +252,21 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Train up to the next evaluation; the end is a result of its own, without one."""
-        # A step that hangs would keep its slot for ever: its process ends and Tune makes another.
-        faulthandler.dump_traceback_later(self._job.max_step_seconds, exit=True)
         try:
-            return self._next_result()
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+            step = next(self._steps, None)
+        except TrainingDiverged as diverged:
+            return {"done": True, "pruned": f"diverged by step {diverged.step}"}
+        except TrialOutOfMemory as too_large:
+            return {"done": True, "pruned": str(too_large)}
+        if step is None:
+            return {"done": True}
+        return {"retry": step.reason} if isinstance(step, SecondTry) else self._result(step)
 
     def cleanup(self) -> None:
         """Leave the trial wherever it is."""
         self._steps.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._number: int = config["number"]
         self._steps = run_trial(
             TrialConfig.model_validate_json(config["config"]),
             self._job.data,
@@ -270,19 +274,13 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._job.metric,
             self._job.slots.device,
             self._job.slots.threads_per_trial,
+            _fetch(*config["saved_at"]) if config["saved_at"] else None,
+            self._job.save_every_seconds,
         )
 
-    def _next_result(self) -> dict[str, Any]:
-        try:
-            step = next(self._steps, None)
-        except TrainingDiverged as diverged:
-            return {"done": True, "diverged": f"diverged by step {diverged.step}"}
-        if step is None:
-            return {"done": True}
-        if step.weights is not None:
-            # Delivered before the evaluation is reported: no recorded best without its weights.
-            ray.get(self._mailbox.put.remote(self._number, step.weights))
+    def _result(self, step: TrialStep) -> dict[str, Any]:
         return {
+            "files": Files(step.weights, step.saved),
             "evaluation": json.dumps(step.evaluation.to_dict()),
             "is_final": step.is_final,
             "ran_on": json.dumps(
@@ -290,24 +288,22 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
                     "host": socket.gethostname(),
                     "pid": os.getpid(),
                     "device": self._job.slots.device,
+                    "hardware": self._hardware,
                 }
             ),
         }
 
 
-@ray.remote(num_cpus=0)
-class _Mailbox:
-    """Weights on their way from the workers to the driver; it runs beside the driver."""
+def _fetch(node_id: str, path: str) -> bytes:
+    """Read a file of another machine. Passed by Ray's own ways it would stay in its memory."""
+    there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
+    content: bytes = ray.get(_read.options(scheduling_strategy=there).remote(path))
+    return content
 
-    def __init__(self) -> None:
-        self._letters: dict[int, bytes] = {}
 
-    def put(self, number: int, weights: bytes) -> None:
-        self._letters[number] = weights
-
-    def take(self) -> dict[int, bytes]:
-        letters, self._letters = self._letters, {}
-        return letters
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def _read(path: str) -> bytes:
+    return Path(path).read_bytes()
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
@@ -316,12 +312,6 @@ def _score(job: TrialJob, budget: TrainingBudget, seed: int) -> list[BaselineSco
     with suppress(TrainingDiverged):  # of the linear twin, the last of them
         scores.extend(baselines(job.data, budget, seed))
     return scores
-
-
-def _on_this_node() -> Any:
-    return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
 
 
 class _AwaitedBaselines:
@@ -362,9 +352,11 @@ class _StaysHere:
 class _Asker(_StaysHere, Searcher):  # type: ignore[misc]
     """Asks the record for the next configuration."""
 
-    def __init__(self, study: Study):
+    def __init__(self, study: Study, kept: KeptWeights):
         super().__init__()
         self._study = study
+        self._kept = kept
+        self._node_id = ray.get_runtime_context().get_node_id()
         self.is_exhausted = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -376,10 +368,12 @@ class _Asker(_StaysHere, Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         if proposal is None:
             return None
+        state = self._kept.state_path(proposal.number)
         return {
             "number": proposal.number,
             "config": proposal.config.model_dump_json(),
             "seed": proposal.seed,
+            "saved_at": (self._node_id, str(state)) if state.exists() else None,
         }
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -397,11 +391,15 @@ class _Reporter(_StaysHere, FIFOScheduler):  # type: ignore[misc]
         self._recorder = recorder
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        is_stopped = self._recorder.evaluate(trial.config["number"], result)
+        number = trial.config["number"]
+        if "retry" in result:
+            self._recorder.retry(number, result["retry"])
+            return str(self.CONTINUE)
+        is_stopped = self._recorder.evaluate(number, result)
         return str(self.STOP if is_stopped else self.CONTINUE)
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        self._recorder.finish(trial.config["number"], result.get("diverged"))
+        self._recorder.finish(trial.config["number"], result.get("pruned"))
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
         # Not trial.get_error(), which reads a copy that is not there yet.
@@ -422,11 +420,25 @@ class _Watch(_StaysHere, tune.Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._recorder.start(trial.config["number"])
 
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        result.pop("files", None)  # written by now; Tune would keep them in memory
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self._looked_at >= PATIENCE_SECONDS:
             self._looked_at = time.monotonic()
-            self._recorder.write_weights()
             self._awaited.look()
+            self._end_overdue(trials)
+
+    def _end_overdue(self, trials: list[Any]) -> None:
+        # A step that hangs would keep its slot for ever. Not left to the worker's process, which
+        # may be stopped or wait for its device; Tune makes another.
+        overdue = self._recorder.overdue()
+        for trial in trials if overdue else ():
+            worker = trial.temporary_state.ray_actor
+            if worker is not None and trial.config["number"] in overdue:
+                ray.kill(worker)
 
 
 class _Silence(tune.ProgressReporter):  # type: ignore[misc]

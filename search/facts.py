@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -9,6 +10,8 @@ import uuid
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pipelines.splits import SearchData
 from search.config import SearchConfig, to_yaml
@@ -30,6 +33,7 @@ def identity_of(config: SearchConfig, data: SearchData) -> dict[str, Any]:
 
 def facts_of(config: SearchConfig, data: SearchData) -> StudyFacts:
     """What the view shows of a study that begins now."""
+    config = _without_passwords(config)
     assert config.study is not None
     return StudyFacts(
         name=config.study,
@@ -42,8 +46,19 @@ def facts_of(config: SearchConfig, data: SearchData) -> StudyFacts:
         num_rows=data.num_rows,
         config_yaml=to_yaml(config),
         params=_flatten(json.loads(config.model_dump_json())),
-        tags={"git_commit": _git_commit(), **_versions()},
+        tags={"git_commit": git_commit(), **versions()},
     )
+
+
+def _without_passwords(config: SearchConfig) -> SearchConfig:
+    """The configuration as others may see it."""
+    storage, uri = (url and _shown(url) for url in (config.storage, config.tracking.uri))
+    tracking = config.tracking.model_copy(update={"uri": uri})
+    return config.model_copy(update={"storage": storage, "tracking": tracking})
+
+
+def _shown(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", url)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -56,13 +71,25 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions that a result depends on, by the names of their tags."""
     packages = ("lstm-search", "torch", "ray", "optuna", "mlflow", "numpy", "pandas")
     python = {"version_python": platform.python_version()}
     return python | {f"version_{name.replace('-', '_')}": version(name) for name in packages}
 
 
-def _git_commit() -> str:
+def hardware_name(device: str) -> str:
+    """The make of the GPU or the CPU that a trial runs on here."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def git_commit() -> str:
+    """The commit of this source, where it is a checkout."""
     git = shutil.which("git")
     if git is None:
         return "unknown"

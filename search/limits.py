@@ -1,10 +1,15 @@
 """Which configurations are refused before they cost anything."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 from pipelines.splits import SearchData
 from pipelines.training import window_shape
-from search.space import TrialConfig
+from pipelines.training_config import TrainingBudget
+from search.config import ConfigError
+from search.space import Choice, Dimension, Int, Point, Space, TrialConfig, Value
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,67 @@ class Limits:
             limit = f"search.max_training_teraflops={most:g}"
             return f"its training's {teraflops:.1f} teraflops exceed {limit}"
         return None
+
+
+def check_space(space: Space, budget: TrainingBudget, limits: Limits) -> None:
+    """Refuse a space in which nothing can be tried, whatever is proposed.
+
+    Args:
+        space: the derived space, without any `null`.
+        budget: the training budget of every trial.
+        limits: which configurations are refused.
+
+    Raises:
+        ConfigError: where each of its configurations contradicts itself or the limits; says why
+            the first, the smallest, does.
+    """
+    refusals, contradictions = [], []
+    for point in _smallest_points(space):
+        try:
+            config = space.config_at(point, budget)
+        except ValueError as error:
+            contradictions.append(str(error))
+            continue
+        reason = limits.why_refused(config)
+        if reason is None:
+            return
+        refusals.append(reason)
+    if not _is_wide(space):
+        raise ConfigError(
+            "the space must hold a configuration that can be tried: the smallest cannot; "
+            f"{[*refusals, *contradictions][0]}"
+        )
+
+
+_DECISIVE = ("shape", "linear_skip", "head", "normalisation", "patch_length", "lookback")
+"""The dimensions that may contradict each other; of all others the smallest value costs least."""
+
+_MOST_VALUES = 16
+
+
+def _smallest_points(space: Space) -> Iterator[Point]:
+    """The points of every contradiction that there can be, layers, cells and batches the fewest."""
+    # The second number of layers in case that the first is none.
+    num_layers = _values(space.num_layers)[:2]
+    decisive = [_values(getattr(space, name)) for name in _DECISIVE]
+    for values in product(num_layers, *decisive):
+        chosen = dict(zip(("num_layers", *_DECISIVE), values, strict=True))
+        yield space.draw(partial(_choose, chosen))
+
+
+def _choose(chosen: Point, name: str, dimension: Dimension) -> Value:
+    return chosen[name] if name in chosen else _values(dimension)[0]
+
+
+def _values(dimension: Dimension) -> list[Value]:
+    """The values of a dimension, the smallest first; of a range the first few."""
+    if isinstance(dimension, Choice):
+        return sorted(dimension.choices)
+    if isinstance(dimension, Int):
+        return list(range(dimension.low, dimension.high + 1, dimension.step or 1)[:_MOST_VALUES])
+    return [dimension.low]
+
+
+def _is_wide(space: Space) -> bool:
+    """Whether some range has values that were not looked at."""
+    return any(len(_values(getattr(space, name))) >= _MOST_VALUES for name in _DECISIVE)

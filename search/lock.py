@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class StudyLockedError(RuntimeError):
+class StudyLockedError(ValueError):
     """Another process is searching this study."""
 
 
@@ -26,6 +26,8 @@ def locked(path: Path, study: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StudyLockedError(_refusal(path, study)) from None
+        if not _is_at(path, file.fileno()):
+            raise StudyLockedError(f"study {study} was deleted just now: try again")
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
         file.flush()
@@ -33,13 +35,34 @@ def locked(path: Path, study: str) -> Iterator[None]:
         file.truncate(0)
 
 
-def _refusal(path: Path, study: str) -> str:
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock file `path`."""
+    if not path.exists():
+        return False
+    with path.open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def holder(path: Path) -> str:
+    """The process that holds a lock, as it wrote itself down."""
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
-        who = f"process {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError):
-        who = "another process"
+        written = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {written['pid']} on {written['host']}"
+    except (ValueError, KeyError, TypeError, OSError):
+        return "another process"
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file still has its name; a deleted study's lock has not."""
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
+
+
+def _refusal(path: Path, study: str) -> str:
     return (
-        f"a study has one search at a time: {who} is searching {study}; "
+        f"a study has one search at a time: {holder(path)} is searching {study}; "
         "wait for it, end it, or choose another --study"
     )

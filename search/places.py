@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from search.config import SearchConfig
+from search.config import SearchConfig, parse_config
+from search.names import check_study_name
 from search.projection import trials_url
-from search.study import UnknownStudyError, read_study
+from search.study import UnknownStudyError, read_study, study_names
 from search.ui import LOCAL_SERVER, local_store_uri
 
 
@@ -15,7 +16,6 @@ def record_url(config: SearchConfig, study: str) -> str:
     """Where the record of a study lies, as a SQLAlchemy URL."""
     if config.storage:
         return config.storage
-    config.studies_folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{config.studies_folder / f'{study}.db'}"
 
 
@@ -25,8 +25,7 @@ def recorded_config(config: SearchConfig, name: str) -> dict[str, Any]:
     Raises:
         UnknownStudyError: where there is no such study.
     """
-    if name == "latest":
-        name = latest_study(config)
+    name = latest_study(config) if name == "latest" else check_study_name(name)
     notes, _ = read_study(record_url(config, name), name)
     if "config" not in notes:
         raise UnknownStudyError(
@@ -36,30 +35,90 @@ def recorded_config(config: SearchConfig, name: str) -> dict[str, Any]:
     return tree
 
 
+def config_of_study(study: str, home: str | None, storage: str | None) -> SearchConfig:
+    """The configuration of a study that lies in a folder or a database; `latest` is the newest.
+
+    Raises:
+        ConfigError: for what cannot be a study's name.
+        UnknownStudyError: where there is no such study; names those that there are.
+    """
+    folder = SearchConfig(home=home, storage=storage)
+    name = name_of_study(folder, study)
+    # The folder and the storage may have moved since they were recorded.
+    return parse_config(recorded_config(folder, name) | {"home": home, "storage": storage})
+
+
+def name_of_study(config: SearchConfig, study: str) -> str:
+    """The name of a study that is there; `latest` is the newest.
+
+    Raises:
+        ConfigError: for what cannot be a study's name.
+        UnknownStudyError: where there is no such study; names those that there are.
+    """
+    if study == "latest":
+        return latest_study(config)
+    name, known = parse_config({"study": study}).study, known_studies(config)
+    if name not in known:
+        place = "the database" if config.storage else config.studies_folder
+        raise UnknownStudyError(
+            f"no study is named {name} in {place}; known are {', '.join(known) or 'none'}"
+        )
+    return name
+
+
+def known_studies(config: SearchConfig) -> list[str]:
+    """The studies of a folder or a database, the one written to last at the end."""
+    if config.storage:
+        return study_names(config.storage)
+    records = sorted(config.studies_folder.glob("*.db"), key=_written_at)
+    return [record.stem for record in records]
+
+
 def latest_study(config: SearchConfig) -> str:
     """The study of this folder that was written to last.
 
     Raises:
         UnknownStudyError: where there is none.
     """
-    records = sorted(config.studies_folder.glob("*.db"), key=_written_at)
-    if not records:
+    known = known_studies(config.model_copy(update={"storage": None}))
+    if not known:
         raise UnknownStudyError(
             f"there is no study in {config.studies_folder} yet; begin one: python -m search.run"
         )
-    return records[-1].stem
+    return known[-1]
+
+
+def record_files(config: SearchConfig, study: str) -> list[Path]:
+    """The files of a study's own record, its lock last; none where it lies in a database."""
+    names = (
+        [] if config.storage else [f"{study}.db{end}" for end in ("", "-wal", "-shm", "-journal")]
+    )
+    paths = [config.studies_folder / name for name in (*names, f"{study}.lock")]
+    return [path for path in paths if path.exists() or path.is_symlink()]
+
+
+def lock_file(config: SearchConfig, study: str) -> Path:
+    """The lock of a study, held by whoever writes its record."""
+    return config.studies_folder / f"{study}.lock"
+
+
+def weights_folder(config: SearchConfig, study: str) -> Path:
+    """Where a study keeps the weights of its best trials."""
+    return config.studies_folder / study
 
 
 def _written_at(record: Path) -> float:
     # SQLite writes beside the file first; a search that was killed has left its last words there.
     write_ahead = record.with_name(f"{record.name}-wal")
-    return max(path.stat().st_mtime for path in (record, write_ahead) if path.exists())
+    # A reader leaves an empty one.
+    is_full = write_ahead.exists() and write_ahead.stat().st_size > 0
+    return max(path.stat().st_mtime for path in (record, *[write_ahead] * is_full))
 
 
 def tracking_uri(config: SearchConfig) -> str:
     """The MLflow server or store of a search: configured, from the environment, or here."""
     configured = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return configured or local_store_uri(Path(config.home))
+    return configured or local_store_uri(config.home_folder)
 
 
 def experiment_name(config: SearchConfig) -> str:

@@ -2,8 +2,8 @@
 
 import importlib.util
 import time
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -14,8 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.baselines import BaselineScore
+from pipelines.printable import printable
 from search.config import Metric
 from search.record import TrialRecord, TrialState, metric_of_errors
+
+NUM_NOTICES = 3
+"""How many of the last retries the live screen shows."""
 
 METRIC_NAMES: dict[Metric, str] = {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "mase": "MASE"}
 
@@ -30,8 +34,18 @@ class Tally:
         metric: Metric,
         trials: Iterable[TrialRecord] = (),
         baselines: Iterable[BaselineScore] = (),
+        lag_of_view: Callable[[], str | None] = lambda: None,
     ):
-        """Begin with what the record holds already."""
+        """Begin with what the record holds already.
+
+        Args:
+            total: how many trials the study is to hold.
+            max_steps: the longest training.
+            metric: what is minimised.
+            trials: those of the record.
+            baselines: the forecasts to beat, where they are known.
+            lag_of_view: since when and why MLflow is behind; None where it is not.
+        """
         self.total = total
         self.max_steps = max_steps
         self.metric = metric
@@ -39,6 +53,9 @@ class Tally:
         self.running: dict[int, TrialRecord] = {}
         self.best: TrialRecord | None = None
         self.baselines = list(baselines)
+        self.baselines_missed = ""
+        self.retries: deque[str] = deque(maxlen=NUM_NOTICES)
+        self.lag_of_view = lag_of_view
         self._started = time.monotonic()
         for trial in trials:
             if trial.state.counts:
@@ -59,6 +76,16 @@ class Tally:
         assert trial.value is not None
         if self.best is None or self.best.value is None or trial.value < self.best.value:
             self.best = trial
+
+    def retry(self, trial: TrialRecord) -> str:
+        """Take into account that a trial is tried again; say so in a line."""
+        if trial.state is TrialState.RUNNING:  # out of memory: it goes on with smaller batches
+            self.running[trial.number] = trial
+        else:
+            self.running.pop(trial.number, None)
+        line = f"trial {trial.number:03d}: {trial.retries[-1]}; tried again ({len(trial.retries)})"
+        self.retries.append(line)
+        return line
 
     def seconds_left(self) -> float | None:
         """Estimate from the trials of this run; None before the first."""
@@ -83,7 +110,16 @@ class Tally:
 
     def baselines_in_words(self) -> str:
         """The forecasts to beat, the best first."""
-        return baselines_in_words(self.baselines, self.metric) or "being computed"
+        if self.baselines:
+            return baselines_in_words(self.baselines, self.metric)
+        if self.baselines_missed:
+            return f"unknown: {self.baselines_missed.splitlines()[-1]}"  # after its traceback
+        return "being computed"
+
+    def lag_in_words(self) -> str:
+        """That MLflow is behind and why; empty where it is not."""
+        lag = self.lag_of_view()
+        return f"MLflow is behind {lag}; trials go on" if lag else ""
 
 
 def baselines_in_words(baselines: Iterable[BaselineScore], metric: Metric) -> str:
@@ -108,6 +144,7 @@ class LineProgress:
         """Print to `console`."""
         self._console = console
         self._tally = tally
+        self._is_view_behind = False
 
     def __enter__(self) -> Self:
         return self
@@ -118,9 +155,15 @@ class LineProgress:
     def on_start(self, trial: TrialRecord) -> None:
         """Note that a trial runs."""
         self._tally.running[trial.number] = trial
+        self._look_at_view()
 
     def on_evaluation(self, trial: TrialRecord) -> None:
-        """Nothing: a line is a finished trial."""
+        """Nothing of the trial: a line is a finished one."""
+        self._look_at_view()
+
+    def on_retry(self, trial: TrialRecord) -> None:
+        """Print that a trial is tried again, and why."""
+        self._print(self._tally.retry(trial))
 
     def on_end(self, trial: TrialRecord) -> None:
         """Print the trial's line."""
@@ -129,23 +172,33 @@ class LineProgress:
         value = "–" if trial.value is None else f"{trial.value:.4f}"
         config = trial.config.describe() if trial.config else ""
         mark = "  best so far" if self._tally.best is not is_best_before else ""
-        self._console.print(
+        self._print(
             f"[{self._tally.num_counted}/{self._tally.total}] {trial.name}: "
             f"{trial.reason or trial.state} {METRIC_NAMES[self._tally.metric]} {value}  "
-            f"{config}{mark}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f"{config}{mark}"
         )
+        self._look_at_view()
 
     def on_baseline(self, baseline: BaselineScore) -> None:
         """Print one of the forecasts to beat."""
         self._tally.baselines.append(baseline)
         value = metric_of_errors(baseline.errors, self._tally.metric)
-        name = METRIC_NAMES[self._tally.metric]
-        self._console.print(
-            f"to beat: {baseline.name} {name} {value:.4f}", markup=False, highlight=False
-        )
+        self._print(f"to beat: {baseline.name} {METRIC_NAMES[self._tally.metric]} {value:.4f}")
+
+    def on_baselines_missed(self, reason: str) -> None:
+        """Print why there are no forecasts to beat."""
+        self._tally.baselines_missed = reason
+        self._print(f"to beat: {self._tally.baselines_in_words()}")
+
+    def _look_at_view(self) -> None:
+        """Print a line when MLflow falls behind, and one when it has caught up."""
+        lag = self._tally.lag_in_words()
+        if bool(lag) != self._is_view_behind:
+            self._is_view_behind = bool(lag)
+            self._print(lag or "MLflow has caught up")
+
+    def _print(self, line: str) -> None:
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveProgress:
@@ -176,6 +229,10 @@ class LiveProgress:
         """Show the trial's latest evaluation."""
         self._tally.running[trial.number] = trial
 
+    def on_retry(self, trial: TrialRecord) -> None:
+        """Show that a trial is tried again, and why."""
+        self._tally.retry(trial)
+
     def on_end(self, trial: TrialRecord) -> None:
         """Count the trial."""
         self._tally.count(trial)
@@ -183,6 +240,10 @@ class LiveProgress:
     def on_baseline(self, baseline: BaselineScore) -> None:
         """Show one of the forecasts to beat."""
         self._tally.baselines.append(baseline)
+
+    def on_baselines_missed(self, reason: str) -> None:
+        """Show why there are no forecasts to beat."""
+        self._tally.baselines_missed = reason
 
     def _draw(self) -> RenderableType:
         tally = self._tally
@@ -196,19 +257,27 @@ class LiveProgress:
         facts = Table.grid(padding=(0, 1))
         facts.add_row("trials", tally.counts_in_words())
         facts.add_row("best", Text(tally.best_in_words(), style="bold green"))
-        facts.add_row("to beat", tally.baselines_in_words())
-        return Group(bar, facts, *(self._running_line(t) for t in tally.running.values()))
+        facts.add_row("to beat", Text(tally.baselines_in_words()))
+        notices = [*tally.retries, *filter(None, [tally.lag_in_words()])]
+        return Group(
+            bar,
+            facts,
+            *(self._running_line(trial) for trial in tally.running.values()),
+            *(_one_line(notice, "yellow") for notice in notices),
+        )
 
     def _running_line(self, trial: TrialRecord) -> RenderableType:
         step = trial.evaluations[-1].evaluation.step if trial.evaluations else 0
         value = "" if trial.value is None else f"{trial.value:.4f}"
         config = trial.config.describe() if trial.config else ""
-        return Text(
+        return _one_line(
             f"  {trial.number:03d} step {step:>4}/{self._tally.max_steps} {value:>7} {config}",
-            style="dim",
-            no_wrap=True,
-            overflow="ellipsis",
+            "dim",
         )
+
+
+def _one_line(text: str, style: str) -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def make_progress(console: Console, tally: Tally, is_quiet: bool) -> LineProgress | LiveProgress:

@@ -5,8 +5,6 @@ MLflow sorts its charts by name, hence `val_mae_best` and not `best_val_mae`: so
 best value beside it.
 """
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +23,7 @@ from search.record import (
     leaderboard,
     metric_value,
 )
+from search.spreadsheet import csv_text
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,18 @@ def outcome_tags(trial: TrialRecord) -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
+def retry_tags(trial: TrialRecord) -> dict[str, str]:
+    """How often a trial was tried again, and why the last time."""
+    return {"retries": str(len(trial.retries)), "retry_reason": trial.retries[-1]}
+
+
+def retries_text(trial: TrialRecord) -> str:
+    """Why each earlier try of a trial came to nothing, a line each."""
+    return "".join(
+        f"try {place}: {reason}\n" for place, reason in enumerate(trial.retries, start=1)
+    )
+
+
 def study_readings(trials: Iterable[TrialRecord], metric: Metric) -> Iterator[Reading]:
     """The best trial's errors and the counts after each trial that ended: step n is the n-th."""
     ended = [(time, trial) for trial in trials if trial.state.counts and (time := last_time(trial))]
@@ -154,11 +165,7 @@ def leaderboard_csv(best: Iterable[TrialRecord]) -> str:
         for rank, trial in enumerate(best, start=1)
     ]
     columns = list(rows[0]) if rows else ["rank", "trial", "value"]
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()
+    return csv_text(columns, rows)
 
 
 def last_time(trial: TrialRecord) -> float | None:

@@ -72,6 +72,9 @@ class TrialRecord:
     reason: str = ""
     """Why it was stopped, rejected or failed."""
     traceback: str = ""
+    """Of its last failure, one that was tried again among them."""
+    retries: tuple[str, ...] = ()
+    """Why earlier tries of it came to nothing."""
     started_at: float | None = None
     ended_at: float | None = None
     ran_on: dict[str, Any] = field(default_factory=dict)

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipelines.baselines import BaselineScore
@@ -21,11 +22,27 @@ class Listener(Protocol):
     def on_evaluation(self, trial: TrialRecord) -> None:
         """Learn that a trial has one evaluation more."""
 
+    def on_retry(self, trial: TrialRecord) -> None:
+        """Learn that a trial is tried again; why is the last of its `retries`."""
+
     def on_end(self, trial: TrialRecord) -> None:
         """Learn how a trial ended."""
 
     def on_baseline(self, baseline: BaselineScore) -> None:
         """Learn one of the forecasts to beat."""
+
+    def on_baselines_missed(self, reason: str) -> None:
+        """Learn that there are no forecasts to beat."""
+
+
+@dataclass(frozen=True, repr=False)  # megabytes, which Tune would format for its debug log
+class Files:
+    """What comes home with an evaluation."""
+
+    weights: bytes | None
+    """Where they are the trial's best so far."""
+    saved: bytes | None
+    """What the trial goes on from (`search.saved_trial`), now and then."""
 
 
 class Recorder:
@@ -37,14 +54,14 @@ class Recorder:
         kept: KeptWeights,
         listeners: Sequence[Listener],
         max_step_seconds: float,
-        fetch_weights: Callable[[], Mapping[int, bytes]],
+        max_retries: int,
     ):
-        """Write to `study` and `kept`; `fetch_weights` hands out what arrived, by trial."""
+        """Write to `study` and `kept`, and tell the listeners."""
         self._study = study
         self._kept = kept
         self._listeners = listeners
         self._max_step_seconds = max_step_seconds
-        self._fetch_weights = fetch_weights
+        self._max_retries = max_retries
         self._heard_at: dict[int, float] = {}
 
     def start(self, number: int) -> None:
@@ -56,32 +73,58 @@ class Recorder:
     def evaluate(self, number: int, result: Mapping[str, Any]) -> bool:
         """Record an evaluation; return whether the trial is stopped with it."""
         self._heard_at[number] = time.monotonic()
-        evaluation = Evaluation.from_dict(json.loads(result["evaluation"]))
+        evaluation, files = Evaluation.from_dict(json.loads(result["evaluation"])), result["files"]
+        # Before the evaluation, so that no recorded best lacks its weights.
+        if files.weights is not None:
+            self._kept.write(number, files.weights)
         self._study.ran_on(number, json.loads(result["ran_on"]))
         if result["is_final"]:
             self._study.report_final(number, evaluation)
             return False
         is_stopped = self._study.report(number, evaluation)
+        # After it: ahead of the record, a state would leave an evaluation out for ever.
+        if files.saved is not None:
+            self._kept.save_state(number, files.saved)
         self._tell("on_evaluation", self._study.trial(number))
         if is_stopped:
             self._end(self._study.prune(number, f"stopped early at step {evaluation.step}"))
         return is_stopped
 
-    def finish(self, number: int, diverged: str | None) -> None:
-        """Record the end of a trial that was not stopped by `evaluate`."""
+    def retry(self, number: int, reason: str) -> None:
+        """Record that a trial goes on in another way."""
+        self._heard_at[number] = time.monotonic()
+        self._tell("on_retry", self._study.note_retry(number, reason))
+
+    def finish(self, number: int, pruned: str | None) -> None:
+        """Record the end of a trial that was not stopped by `evaluate`; `pruned`: why so."""
         if not self._study.is_running(number):
             return
-        self.write_weights()
-        if diverged:
-            self._end(self._study.prune(number, diverged))
+        if pruned:
+            self._end(self._study.prune(number, pruned))
         else:
             self._end(self._study.complete(number))
 
     def fail(self, number: int, traceback: str) -> None:
-        """Record that a trial broke."""
-        if self._study.is_running(number):
-            reason = _raised(traceback) or self._why_it_died(number)
+        """Record that a trial broke: it waits to be tried again, or has failed too often."""
+        if not self._study.is_running(number):
+            return
+        # Ray ends a worker before the kernel would, and raises that in the driver.
+        is_out_of_memory = "ray.exceptions.OutOfMemoryError" in traceback
+        raised = None if is_out_of_memory else _raised(traceback)
+        reason = raised or self._why_it_died(number, is_out_of_memory)
+        if raised:
+            self._kept.drop_state(number)  # which may be the cause
+        if len(self._study.trial(number).retries) >= self._max_retries:
             self._end(self._study.fail(number, reason, traceback))
+            return
+        self._heard_at.pop(number, None)  # it may have died before it began
+        self._study.note_retry(number, reason, traceback)
+        self._tell("on_retry", self._study.requeue(number))
+
+    def overdue(self) -> list[int]:
+        """The running trials that have hung for too long."""
+        latest = time.monotonic() - self._max_step_seconds
+        return [number for number, heard_at in self._heard_at.items() if heard_at < latest]
 
     def score(self, baselines: Sequence[BaselineScore]) -> None:
         """Record the forecasts to beat."""
@@ -92,30 +135,30 @@ class Recorder:
     def miss_baselines(self, error: str) -> None:
         """Record why there are no forecasts to beat."""
         self._study.note("baselines_error", error)
+        self._tell("on_baselines_missed", error)
 
-    def write_weights(self) -> None:
-        """Write the weights that have arrived."""
-        for number, weights in self._fetch_weights().items():
-            self._kept.write(number, weights)
-
-    def keep_best_weights(self) -> None:
-        """Delete the weights of all but the best and the running trials."""
-        self.write_weights()  # what an ended trial sent must not arrive after the clearing
+    def clear_files(self) -> None:
+        """Delete the weights of all but the best trials and those that have not ended."""
+        unended = self._study.unended_numbers
         best = self._study.best_numbers(self._study.settings.num_kept_weights)
-        self._kept.keep_only(self._study.running_numbers.union(best))
+        self._kept.keep_only(unended.union(best))
+        self._kept.keep_only_states(unended)
 
     def _end(self, trial: TrialRecord) -> None:
-        self.keep_best_weights()
+        self._heard_at.pop(trial.number, None)
+        self.clear_files()
         self._tell("on_end", trial)
 
-    def _why_it_died(self, number: int) -> str:
+    def _why_it_died(self, number: int, is_out_of_memory: bool) -> str:
+        if is_out_of_memory:
+            return "out of memory: its machine had none left, so its worker process was ended"
         now = time.monotonic()
         if now - self._heard_at.get(number, now) >= self._max_step_seconds:
             limit = f"resources.max_step_seconds={self._max_step_seconds:g}"
             return f"hung: its worker process was ended after {limit} without an evaluation"
         return "its worker process died: killed, out of memory, or its machine was lost"
 
-    def _tell(self, event: str, news: TrialRecord | BaselineScore) -> None:
+    def _tell(self, event: str, news: TrialRecord | BaselineScore | str) -> None:
         for listener in self._listeners:
             getattr(listener, event)(news)
 

@@ -14,6 +14,7 @@ from pipelines.series import load
 from pipelines.splits import SearchData, split
 from pipelines.training import resolve_precision
 from search.config import ConfigError, SearchConfig
+from search.limits import Limits, check_space
 from search.slots import Slots
 from search.space import THREE_ANSWERS, TrialConfig, derive, start_config
 
@@ -28,7 +29,8 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
         The configuration without open questions, and what was narrowed.
 
     Raises:
-        ConfigError: where a GPU is asked for that is not there, or MASE where it is undefined.
+        ConfigError: where a GPU is asked for that is not there, MASE where it is undefined, or a
+            space of which nothing can be tried.
     """
     if config.search.metric == "mase":
         _check_mase(data)
@@ -43,6 +45,8 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
     teraflops = config.search.max_training_teraflops
     if teraflops is None and device == "cpu":
         teraflops = CPU_TERAFLOPS_PER_TRIAL
+    limits = Limits(data, config.search.max_parameters, teraflops)
+    check_space(space, config.training, limits)
     precision = resolve_precision(config.training.precision, device)
     resolved = config.model_copy(
         update={
@@ -88,13 +92,18 @@ def device_line(slots: Slots) -> str:
         f"{slots.device} ({name}), torch {torch.__version__}: {slots.count} trial{plural} at a "
         f"time, {slots.cpus_per_trial:g} CPU and {slots.gpus_per_trial:g} GPU each"
     )
-    has_nvidia = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
-    if has_nvidia and torch.version.cuda is None:
+    if has_unused_gpu():
         line += (
             "\nWARNING: this machine has an NVIDIA GPU, but this torch is a CPU-only build, so the "
             "GPU stays unused; install a CUDA build (docs/install.md)"
         )
     return line
+
+
+def has_unused_gpu() -> bool:
+    """Whether this machine has an NVIDIA GPU that this build of torch cannot use."""
+    has_nvidia = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
+    return bool(has_nvidia) and torch.version.cuda is None
 
 
 def fresh_name(data_name: str) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from models.forecaster import Forecaster
 from pipelines.baselines import BaselineScore
-from pipelines.weights import forecaster_from_bytes
+from pipelines.weights import forecaster_from_file
 from search.config import SearchConfig, parse_config
 from search.kept_weights import KeptWeights
 from search.places import record_url, recorded_config
@@ -72,10 +72,10 @@ class SearchResult:
         kept = KeptWeights(self.config.studies_folder / self.study)
         if self.best_trial is None or not kept.path(self.best_trial.number).exists():
             raise LookupError(f"study {self.study} has no complete trial with weights")
-        return forecaster_from_bytes(kept.path(self.best_trial.number).read_bytes())
+        return forecaster_from_file(kept.path(self.best_trial.number))
 
 
-def load_result(study: str = "latest", home: str = "mlruns") -> SearchResult:
+def load_result(study: str = "latest", home: str | None = None) -> SearchResult:
     """The result of a search that ran before, from its record.
 
     Raises:

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.printable import printable
+
 EXIT_WRONG_USAGE = 2
 
 _DATA, _SEARCH, _MACHINE, _RECORD = "The table", "The search", "The machine", "Record and view"
@@ -90,6 +92,10 @@ Experiment = Annotated[
     str | None, _option("--experiment", "MLflow experiment (MLFLOW_EXPERIMENT_NAME).", _RECORD)
 ]
 Storage = Annotated[str | None, _option("--storage", "Database URL of the record.", _RECORD)]
+Home = Annotated[
+    str | None,
+    _option("--home", "Folder for record and view (LSTM_SEARCH_HOME; default: mlruns).", _RECORD),
+]
 Init = Annotated[
     Path | None, _option("--init", "Write a commented configuration for the table.", _SEARCH)
 ]
@@ -123,6 +129,7 @@ _SETTINGS = {
     "tracking_uri": "tracking.uri",
     "experiment": "tracking.experiment",
     "storage": "storage",
+    "home": "home",
 }
 
 
@@ -146,6 +153,7 @@ def run(
     study: StudyName = None,
     resume: Resume = None,
     storage: Storage = None,
+    home: Home = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = None,
     max_concurrent: MaxConcurrent = None,
@@ -188,7 +196,7 @@ def usage_errors_shown() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         raise typer.Exit(EXIT_WRONG_USAGE) from None
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from pipelines.printable import printable
 from pipelines.series import SeriesTable, load
 from pipelines.splits import SearchData, split
 from search.background_view import BackgroundView
 from search.config import SearchConfig, duration_seconds
-from search.executor import TrialJob, connect, machines, run_trials
+from search.executor import TrialJob, connect, machines, run_trials, session_folder
 from search.facts import facts_of, identity_of
 from search.kept_weights import KeptWeights
 from search.limits import Limits
@@ -23,6 +24,7 @@ from search.result import SearchResult, recorded_baselines
 from search.slots import Slots, plan_slots
 from search.study import Study, open_study
 from search.tracking import set_verbosity
+from search.unwritable import writing_explained
 
 VIEW_PATIENCE_SECONDS = 60.0
 """How long the end of a search waits for MLflow to catch up."""
@@ -51,6 +53,7 @@ def run_search(
     Raises:
         ValueError: for a configuration or a table that cannot be searched.
         StudyLockedError: where another process searches this study.
+        UnwritableError: where the record cannot be written, on a full disk for instance.
     """
     console = Console(quiet=True) if is_quiet else console or Console()
     config = config or SearchConfig()
@@ -59,11 +62,12 @@ def run_search(
     config, narrowed = resolve(config, search_data)
     notes = (*search_data.notes, *narrowed)
     assert config.study is not None
-    with locked(config.studies_folder / f"{config.study}.lock", config.study):
+    lock = config.studies_folder / f"{config.study}.lock"
+    with writing_explained(lock.parent.parent), locked(lock, config.study):
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
         slots = plan_slots(config.resources, config.resources.device, machines())
-        for line in (device_line(slots), f"study {config.study}", *notes):
+        for line in (device_line(slots), f"study {config.study}", *map(printable, notes)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return _search(config, search_data, slots, console, is_quiet)
 
@@ -79,17 +83,20 @@ def _search(
     for skipped in skipped_starts:
         console.print(f"  start left out: {skipped}", markup=False, highlight=False)
     kept = KeptWeights(config.studies_folder / study.name)
+    sessions = study.attributes.get("ray_sessions", [])
+    study.note("ray_sessions", list(dict.fromkeys([*sessions, session_folder()])))
     facts = StudyFacts(**study.attributes["facts"])
     view = BackgroundView(tracking_uri(config), experiment_name(config), facts)
     settings = config.search
     known = recorded_baselines(study.attributes)
     tally = Tally(
-        settings.trials, config.training.max_steps, settings.metric, study.trials(), known
+        settings.trials, config.training.max_steps, settings.metric, study.trials(), known, view.lag
     )
     with make_progress(console, tally, is_quiet) as progress:
         ending = run_trials(
             study,
-            TrialJob(data, settings.metric, slots, config.resources.max_step_seconds),
+            TrialJob(data, settings.metric, slots, config.resources.save_every_seconds),
+            config.resources,
             config.training,
             kept,
             [progress, view],

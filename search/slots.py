@@ -30,17 +30,31 @@ def plan_slots(resources: Resources, device: str, machines: Sequence[Mapping[str
     gpus = resources.gpus_per_trial
     if gpus is None:
         gpus = 1.0 if device == "cuda" else 0.0
+    if device == "cuda" and gpus == 0:
+        raise ConfigError(
+            "a trial on cuda needs a GPU: got gpus_per_trial=0; raise --gpus-per-trial, or choose "
+            "--device cpu"
+        )
     count = sum(_fitting(machine, resources.cpus_per_trial, gpus) for machine in machines)
     if count == 0:
-        cpus_there = max((machine.get("CPU", 0) for machine in machines), default=0)
-        gpus_there = max((machine.get("GPU", 0) for machine in machines), default=0)
-        raise ConfigError(
-            f"a trial needs {resources.cpus_per_trial:g} CPUs and {gpus:g} GPUs on one machine: "
-            f"the largest has {cpus_there:g} and {gpus_there:g}; "
-            "lower --cpus-per-trial or --gpus-per-trial"
-        )
+        raise ConfigError(_why_none_fits(resources.cpus_per_trial, gpus, machines))
     count = min(count, resources.max_concurrent or count)
     return Slots(count, resources.cpus_per_trial, gpus, device)
+
+
+def _why_none_fits(cpus: float, gpus: float, machines: Sequence[Mapping[str, float]]) -> str:
+    for kind, needed in (("GPU", gpus), ("CPU", cpus)):
+        on_each = [machine.get(kind, 0) for machine in machines]
+        if needed > max(on_each, default=0):
+            there = f"the cluster has {sum(on_each):g}"
+            there += f", at most {max(on_each):g} on one machine" if len(on_each) > 1 else ""
+            plural = "" if needed == 1 else "s"
+            remedy = f"lower --{kind.lower()}s-per-trial"
+            return f"a trial needs {needed:g} {kind}{plural}: {there}; {remedy}"
+    return (
+        f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs on one machine: no machine has both; lower "
+        "--cpus-per-trial or --gpus-per-trial"
+    )
 
 
 def _fitting(machine: Mapping[str, float], cpus: float, gpus: float) -> int:

@@ -17,10 +17,13 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
-from models.config import Head, LSTMConfig, Normalisation, Settings
+from models.config import MAX_LAYERS, Head, LSTMConfig, Normalisation, Settings
 from pipelines.training_config import TrainConfig, TrainingBudget
 
 Value = bool | int | float | str
@@ -133,6 +136,26 @@ class TrialConfig(Settings):
         return f"{self.model.describe()}, lookback {self.training.lookback}"
 
 
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "num_layers": (0, MAX_LAYERS),
+    "hidden_size": (1, 65_536),
+    "width": (1, 65_536),
+    "dropout": (0.0, 0.99),
+    "patch_length": (1, 100_000),
+    "lookback": (1, 100_000),
+    "learning_rate": (1e-10, 1e38),  # what float32 holds: a rate that is too high only diverges
+    "batch_size": (1, 1_048_576),
+    "weight_decay": (0.0, 100.0),
+}
+"""Beyond these no trial can run, or none is worth running, whatever the table."""
+
+
+def _ends(dimension: Dimension) -> tuple[Any, ...]:
+    if isinstance(dimension, Choice):
+        return dimension.choices
+    return dimension.low, dimension.high
+
+
 class Space(Settings):
     """What a search may vary, and how far.
 
@@ -171,6 +194,18 @@ class Space(Settings):
     weight_decay: FloatDimension = Float(low=1e-6, high=1e-1, log=True)
     """Decoupled weight decay of AdamW."""
 
+    @field_validator(*_BOUNDS)
+    @classmethod
+    def _is_within_its_bounds(cls, value: Dimension | None, info: ValidationInfo) -> Any:
+        least, most = _BOUNDS[str(info.field_name)]
+        given = () if value is None else _ends(value)
+        for number in given:
+            if not least <= number <= most:
+                raise ValueError(
+                    f"it must be from {least:,} to {most:,}: got {number:,}; correct it"
+                )
+        return value
+
     def draw(self, suggest: Suggest) -> Point:
         """Draw a point: ask `suggest` for each dimension that applies, in a fixed order."""
         point: Point = {}
@@ -203,10 +238,13 @@ class Space(Settings):
         )
         model = {name: point[name] for name in _MODEL_DIMENSIONS}
         training = {name: point[name] for name in _TRAINING_DIMENSIONS}
-        return TrialConfig(
-            model=LSTMConfig.model_validate({"widths": widths, **model}),
-            training=TrainConfig.model_validate(budget.model_dump() | training),
-        )
+        try:
+            return TrialConfig(
+                model=LSTMConfig.model_validate({"widths": widths, **model}),
+                training=TrainConfig.model_validate(budget.model_dump() | training),
+            )
+        except ValidationError as error:  # on several lines
+            raise ValueError(_first_reason(error)) from None
 
     def point_of(self, config: TrialConfig) -> Point:
         """Return the point at which this space holds a configuration.
@@ -239,6 +277,12 @@ class Space(Settings):
         return values
 
 
+def _first_reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = "".join(f"{part}: " for part in first["loc"][:1])
+    return f"{where}{first['msg'].removeprefix('Value error, ')}"
+
+
 _MODEL_DIMENSIONS = (
     "bidirectional",
     "dropout",
@@ -253,7 +297,7 @@ _TRAINING_DIMENSIONS = ("lookback", "calendar", "learning_rate", "batch_size", "
 class Start(Settings):
     """A configuration to try first; what is left out takes a value that does well in general."""
 
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, max_length=MAX_LAYERS)
     """Cells in each layer, the lowest first."""
     bidirectional: bool | None = None
     dropout: float | None = None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -173,8 +174,10 @@ class Study:
     # Telling what happened
 
     def started(self, number: int) -> None:
-        """Record that a trial runs from now on."""
-        self._running[number].set_user_attr("started_at", time.time())
+        """Record that a trial runs; its first start stays."""
+        trial = self._running[number]
+        if "started_at" not in trial.user_attrs:
+            trial.set_user_attr("started_at", time.time())
 
     def ran_on(self, number: int, machine: Mapping[str, Any]) -> None:
         """Record where a trial runs, once: host, process, device."""
@@ -215,6 +218,18 @@ class Study:
     def fail(self, number: int, reason: str, traceback: str = "") -> TrialRecord:
         """End a trial that the machine, not the configuration, broke."""
         return self._finish(number, OptunaState.FAIL, reason, traceback)
+
+    def note_retry(self, number: int, reason: str, traceback: str = "") -> TrialRecord:
+        """Record why a running trial is tried again."""
+        trial = self._running[number]
+        retry = {"time": time.time(), "reason": reason, "traceback": traceback}
+        trial.set_user_attr("retries", [*trial.user_attrs.get("retries", ()), retry])
+        return self.trial(number)
+
+    def requeue(self, number: int) -> TrialRecord:
+        """Let a running trial wait, to be run again before any new one."""
+        self._let_wait(self._running.pop(number))
+        return self.trial(number)
 
     def _finish(
         self,
@@ -271,9 +286,10 @@ class Study:
         return self.num_counted >= self._settings.trials
 
     @property
-    def running_numbers(self) -> frozenset[int]:
-        """The trials that run now."""
-        return frozenset(self._running)
+    def unended_numbers(self) -> frozenset[int]:
+        """The trials that run or wait."""
+        states = (OptunaState.RUNNING, OptunaState.WAITING)
+        return frozenset(t.number for t in self._record.get_trials(deepcopy=False, states=states))
 
     def best_numbers(self, count: int) -> list[int]:
         """The best complete trials, the best first."""
@@ -296,11 +312,13 @@ class Study:
     def requeue_running(self) -> None:
         """Let the trials that ran last wait again, to be run before any new one."""
         self._running.clear()
-        # Not enqueue_trial, which would make new numbers: so number, parameters, seed and rung
-        # marks stay. The storage is asked because Study has no such call.
-        storage = self._record._storage
         for frozen in self._record.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
-            storage.set_trial_state_values(frozen._trial_id, OptunaState.WAITING)
+            self._let_wait(frozen)
+
+    def _let_wait(self, trial: optuna.Trial | FrozenTrial) -> None:
+        # Not enqueue_trial, which would make a new number: so number, parameters, seed and rung
+        # marks stay. The storage is asked because Study has no such call.
+        self._record._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
 
 
 def open_study(
@@ -345,18 +363,52 @@ def read_study(url: str, name: str) -> tuple[dict[str, Any], list[TrialRecord]]:
     """Read a study's notes and trials without opening it for writing.
 
     Raises:
-        UnknownStudyError: where there is no such study.
+        UnknownStudyError: where there is no such study, or its record cannot be read.
     """
     path = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and not path.exists():  # opening it would make the file
         raise UnknownStudyError(f"no study is named {name}: {path} is missing")
     try:
-        record = optuna.load_study(study_name=name, storage=_open_storage(url))
+        storage = optuna.storages.RDBStorage(_read_only(url))
+        record = optuna.load_study(study_name=name, storage=storage)
         metric = record.user_attrs["identity"]["metric"]  # absent if killed while it was begun
+        frozen_trials = record.get_trials(deepcopy=False)
     except KeyError:
-        raise UnknownStudyError(f"no study is named {name} in {url}") from None
-    frozen_trials = record.get_trials(deepcopy=False)
+        raise UnknownStudyError(f"no study is named {name} in {shown_url(url)}") from None
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ or error  # the driver's own words
+        raise UnknownStudyError(
+            f"the record of study {name} must be readable: got {str(cause).splitlines()[0]} at "
+            f"{shown_url(url)}; put a copy of it back, or choose another --study"
+        ) from None
     return dict(record.user_attrs), [_trial_record(frozen, metric) for frozen in frozen_trials]
+
+
+def study_names(url: str) -> list[str]:
+    """The studies in a database."""
+    return optuna.get_all_study_names(_open_storage(url))
+
+
+def delete_study(url: str, name: str) -> None:
+    """Delete a study with all its trials; a SQLite file stays, emptier."""
+    optuna.delete_study(study_name=name, storage=_open_storage(url))
+
+
+def _read_only(url: str) -> str:
+    """The same database, a SQLite file opened so that reading leaves its time as it is.
+
+    By that time the latest study is told, and closing the record of a killed search would write.
+    """
+    if not url.startswith("sqlite:///"):
+        return url
+    path = Path(sqlalchemy.make_url(url).database or "").absolute()
+    # Once for SQLAlchemy, once for SQLite.
+    return f"sqlite:///file:{quote(quote(str(path)))}?mode=ro&uri=true"
+
+
+def shown_url(url: str) -> str:
+    """A database URL without its password."""
+    return sqlalchemy.make_url(url).render_as_string(hide_password=True)
 
 
 def _open_storage(url: str) -> optuna.storages.RDBStorage:
@@ -436,6 +488,7 @@ def _trial_record(frozen: FrozenTrial, metric: Metric) -> TrialRecord:
     config = attributes.get("config")
     outcome = json.loads(attributes.get("outcome", "{}"))
     evaluations = _evaluations(attributes)
+    retries = attributes.get("retries", [])
     value = frozen.value if frozen.state is OptunaState.COMPLETE else None
     if value is None and evaluations:
         value = min(metric_value(e.evaluation, metric) for e in evaluations)
@@ -450,7 +503,8 @@ def _trial_record(frozen: FrozenTrial, metric: Metric) -> TrialRecord:
         final=_final_evaluation(attributes),
         value=value,
         reason=outcome.get("reason", ""),
-        traceback=outcome.get("traceback", ""),
+        traceback=outcome.get("traceback") or (retries[-1]["traceback"] if retries else ""),
+        retries=tuple(retry["reason"] for retry in retries),
         started_at=attributes.get("started_at"),
         ended_at=outcome.get("time"),
         ran_on=attributes.get("ran_on", {}),

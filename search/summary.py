@@ -1,13 +1,12 @@
 """What a search prints at its end: the best trials, where to look, how to go on."""
 
 import shlex
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.printable import printable
 from search.commands import resume_command
-from search.config import SearchConfig
 from search.places import tracking_uri
 from search.progress import METRIC_NAMES, baselines_in_words
 from search.record import Ending, TrialState, leaderboard
@@ -37,14 +36,15 @@ def print_summary(result: SearchResult, console: Console) -> None:
 
 
 def _print_view(result: SearchResult, console: Console) -> None:
-    config, home = result.config, Path(result.config.home)
-    option = "" if config.home == SearchConfig().home else f" --home {shlex.quote(config.home)}"
+    config = result.config
+    option = f" --home {shlex.quote(config.home)}" if config.home else ""
     if result.mlflow_url is None:
+        option += " --storage URL" if config.storage else ""  # not itself: it may hold a password
         command = f"python -m search sync {result.study}{option}"
         _say(console, f"browse    MLflow is behind: {command}")
         return
     _say(console, f"browse    {result.mlflow_url}")
-    if tracking_uri(config) == local_store_uri(home):
+    if tracking_uri(config) == local_store_uri(config.home_folder):
         _say(console, f"          served by: python -m search ui{option}")
         _say(console, "          (a bare `mlflow ui` looks into another store)")
     elif not tracking_uri(config).startswith("http"):
@@ -78,4 +78,4 @@ def _print_failures(result: SearchResult, console: Console) -> None:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -2,24 +2,25 @@
 
 from dataclasses import replace
 
-from search.config import ConfigError, SearchConfig, parse_config
+from search.config import ConfigError, SearchConfig
 from search.kept_weights import KeptWeights
 from search.lock import StudyLockedError, locked
 from search.places import (
+    config_of_study,
     experiment_name,
-    latest_study,
+    lock_file,
     record_url,
-    recorded_config,
     tracking_uri,
     trials_page,
+    weights_folder,
 )
 from search.projection import Snapshot, StudyFacts
 from search.record import Ending, TrialRecord, TrialState, baseline_from_plain
-from search.study import read_study
+from search.study import UnknownStudyError, read_study
 from search.tracking import rebuild
 
 
-def sync_study(study: str, home: str, storage: str | None = None) -> str:
+def sync_study(study: str, home: str | None = None, storage: str | None = None) -> str:
     """Rebuild a study's runs; return a line that says where they are.
 
     Raises:
@@ -27,13 +28,11 @@ def sync_study(study: str, home: str, storage: str | None = None) -> str:
         UnknownStudyError: where there is no such study.
         ViewError: where MLflow cannot be reached or refuses.
     """
-    folder = SearchConfig(home=home, storage=storage)
-    name = latest_study(folder) if study == "latest" else study
-    # The folder and the storage may have moved since they were recorded.
-    given = {"home": home, "storage": storage}
-    config = parse_config(recorded_config(folder, name) | given)
+    config = config_of_study(study, home, storage)
+    name = config.study
+    assert name is not None
     try:
-        with locked(config.studies_folder / f"{name}.lock", name):
+        with locked(lock_file(config, name), name):
             num_trials, page = _rebuild(config, name)
     except StudyLockedError:
         raise ConfigError(
@@ -50,8 +49,10 @@ def _rebuild(config: SearchConfig, name: str) -> tuple[int, str]:
     snapshot = Snapshot(
         trials,
         state=Ending.INTERRUPTED if was_left else notes.get("state", Ending.INTERRUPTED),
-        kept=KeptWeights(config.studies_folder / name),
+        kept=KeptWeights(weights_folder(config, name)),
     )
+    if "facts" not in notes:
+        raise UnknownStudyError(f"study {name} was ended before it began: nothing is to be shown")
     baselines = [baseline_from_plain(plain) for plain in notes.get("baselines", [])]
     facts = StudyFacts(**notes["facts"])
     experiment = experiment_name(config)

@@ -5,21 +5,27 @@ only once, so that showing a record twice changes nothing.
 """
 
 import fcntl
+import http.client
 import itertools
 import json
 import logging
 import os
+import re
+import shutil
+import socket
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # MLflow's own patience, 7 retries of 120 s, would keep a call waiting for minutes where the
-    # server is gone; here whoever calls tries again.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    # server is gone; here whoever calls tries again. One retry bridges a server's hiccup.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -34,7 +40,9 @@ from mlflow.entities import (  # noqa: E402
     Run,
     RunStatus,
     RunTag,
+    ViewType,
 )
+from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
 
 from pipelines.baselines import BaselineScore  # noqa: E402
 from search.projection import (  # noqa: E402
@@ -49,6 +57,8 @@ from search.projection import (  # noqa: E402
     milliseconds,
     outcome_readings,
     outcome_tags,
+    retries_text,
+    retry_tags,
     saved_view,
     study_readings,
     trial_params,
@@ -70,8 +80,15 @@ _RUN_STATUS = {
 }
 
 
+REASON_CHARACTERS = 200
+
+
 class ViewError(ValueError):
     """MLflow cannot be reached, or does not take a study."""
+
+
+OUTAGES = (MlflowException, OSError, SQLAlchemyError, sqlite3.Error)
+"""What MLflow's client raises where its server or store fails; it wraps only some of it."""
 
 
 @dataclass
@@ -83,21 +100,35 @@ class _ShownRun:
     tags: frozenset[str] = frozenset()
     state: TrialState | None = None
     num_evaluations: int = 0
+    num_retries: int = 0
+    is_whole: bool = False
+    """Whether it showed an ended trial when it was found: a run is ended last of all."""
 
 
 class View:
     """One study's runs in MLflow; one writer at a time."""
 
-    def __init__(self, uri: str, experiment: str, facts: StudyFacts):
-        """Connect to the store, find the study's runs and complete its parent run."""
+    def __init__(
+        self, uri: str, experiment: str, facts: StudyFacts, *, trusts_ended_runs: bool = False
+    ):
+        """Connect to the store, find the study's runs and complete its parent run.
+
+        Args:
+            uri: the store or server.
+            experiment: its name; made where it is missing.
+            facts: the study.
+            trusts_ended_runs: show no ended trial again whose run is there and has ended. It
+                saves minutes where thousands are, and repairs nothing in them.
+        """
         self._facts = facts
         self._client = open_store(uri)
         self.experiment_id = _experiment_id(self._client, uri, experiment)
-        found = self._find_runs()
+        found = self._find_runs(known=frozenset())
         self._parent = self._show_study(found.pop("study", None))
         self._children: dict[int, _ShownRun] = {}
         for number, run in found.items():
-            self._children[int(number)] = _shown(run)
+            shown = self._children[int(number)] = _shown(run)
+            shown.is_whole = trusts_ended_runs and _has_ended(run)
             if run.data.tags.get("mlflow.parentRunId") != self._parent.run_id:
                 self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self._parent.run_id)
 
@@ -117,6 +148,8 @@ class View:
 
     def show_all(self, snapshot: Snapshot) -> None:
         """Show every trial, and on the parent run best values, leaderboard and state."""
+        # A call that took effect after its answer was lost has been made twice.
+        self._find_runs(known={r.run_id for r in (self._parent, *self._children.values())})
         self.show_trials(snapshot.trials)
         best, run = snapshot.leaderboard, self._parent
         self._log_readings(run, study_readings(snapshot.trials, self._facts.metric))
@@ -155,10 +188,14 @@ class View:
             tags = {"kind": "trial", "trial": str(trial.number)}
             tags["mlflow.parentRunId"] = self._parent.run_id
             run = self._children[trial.number] = self._make_run(trial.name, started_at, tags)
+        if run.is_whole and trial.state.counts:
+            return
         self._log_params(run, trial_params(trial))
         evaluations = trial.evaluations[run.num_evaluations :]
         self._log_readings(run, itertools.chain(*map(evaluation_readings, evaluations)))
         run.num_evaluations = len(trial.evaluations)
+        if len(trial.retries) > run.num_retries:
+            self._show_retries(trial, run)
         if trial.state is not run.state:
             self._show_state(trial, run)
 
@@ -173,6 +210,11 @@ class View:
         else:
             self._client.update_run(run.run_id, _RUN_STATUS[trial.state])
         run.state = trial.state
+
+    def _show_retries(self, trial: TrialRecord, run: _ShownRun) -> None:
+        self._client.log_text(run.run_id, retries_text(trial), "retries.txt")
+        self._log_tags(run, retry_tags(trial))
+        run.num_retries = len(trial.retries)
 
     def _show_weights(self, trial: TrialRecord, path: Path) -> None:
         assert trial.config is not None
@@ -219,19 +261,23 @@ class View:
         if tags:
             self._client.log_batch(run.run_id, tags=[RunTag(*tag) for tag in _cut(tags).items()])
 
-    def _find_runs(self) -> dict[str, Run]:
-        """The runs of the study by trial number, and its parent run as `study`."""
+    def _find_runs(self, known: Collection[str]) -> dict[str, Run]:
+        """The runs of the study by trial number, and its parent run as `study`; each once.
+
+        Runs that were made twice are deleted but for one: a `known` one, else one that has ended.
+        """
         found: dict[str, Run] = {}
-        wanted, token = f"tags.study_uid = '{self._facts.uid}'", None
-        while True:
-            page = self._client.search_runs([self.experiment_id], wanted, page_token=token)
-            for run in page:
-                if run is not found.setdefault(run.data.tags.get("trial", "study"), run):
-                    # Made twice: a server answered too late, or two processes wrote at a time.
-                    self._client.delete_run(run.info.run_id)
-            token = page.token
-            if not token:
-                return found
+        wanted = f"tags.study_uid = '{self._facts.uid}'"
+        search, place = self._client.search_runs, [self.experiment_id]
+        for run in list(_pages(search, experiment_ids=place, filter_string=wanted)):
+            key = run.data.tags.get("trial", "study")
+            kept = found.setdefault(key, run)
+            if run is not kept:
+                # A server answered too late, or two processes wrote at a time.
+                if _worth(run, known) > _worth(kept, known):
+                    found[key], run = run, kept
+                self._client.delete_run(run.info.run_id)
+        return found
 
 
 def open_store(uri: str) -> MlflowClient:
@@ -265,15 +311,181 @@ def rebuild(
         view = View(uri, experiment, facts)
         view.show_baselines(baselines)
         view.show_all(snapshot)
-    except MlflowException as error:
-        reason = str(error).splitlines()[0]
-        raise ViewError(f"MLflow does not take study {facts.name}: {reason}") from None
+    except OUTAGES as error:
+        raise ViewError(
+            f"MLflow does not take study {facts.name}: {why(error)}; see that MLflow runs at "
+            "MLFLOW_TRACKING_URI or tracking.uri, then sync again"
+        ) from None
     return view.experiment_id
 
 
+@dataclass(frozen=True)
+class StoredRuns:
+    """All that MLflow holds of one study, deleted runs included."""
+
+    run_ids: tuple[str, ...]
+    folders: tuple[Path, ...]
+    """Where their artifacts lie, as far as that is in the folder of a local store."""
+    models: tuple[str, ...]
+    """Registered model versions that point to one of the runs, such as `load v2`."""
+    is_local: bool
+    """Whether the store can be freed of them here and now."""
+
+
+def stored_runs(uri: str, uid: str, home: Path) -> StoredRuns:
+    """Find a study's runs in all experiments of a store; makes no store.
+
+    Only what lies below `home` is to be freed from here.
+
+    Raises:
+        ViewError: where MLflow cannot be reached or refuses.
+    """
+    path = _sqlite_path(uri)
+    is_local = path is not None and path.resolve().is_relative_to(home.resolve())
+    if path is not None and not path.exists():
+        return StoredRuns((), (), (), is_local)
+    try:
+        client = open_store(uri)
+        runs = _runs_of_study(client, uid)
+        models = _models_of(client, runs) if runs else ()
+    except OUTAGES as error:
+        raise ViewError(
+            f"MLflow must answer before a study is deleted, lest a registered model lose its run: "
+            f"{why(error)}; start it, or put its address right"
+        ) from None
+    artifacts = path.parent.resolve() / "artifacts" if path and is_local else None
+    folders = [_folder_in(artifacts, run) for run in runs]
+    return StoredRuns(
+        tuple(run.info.run_id for run in runs),
+        tuple(folder for folder in folders if folder is not None),
+        models,
+        is_local,
+    )
+
+
+def delete_runs(uri: str, stored: StoredRuns, name: str, uid: str) -> None:
+    """Delete a study's runs: for good from a local store, else as marks for `mlflow gc`.
+
+    Raises:
+        ViewError: where MLflow cannot be reached or refuses.
+    """
+    if not stored.run_ids:
+        return
+    try:
+        client = open_store(uri)
+        for run_id in stored.run_ids:
+            if client.get_run(run_id).info.lifecycle_stage == "active":
+                client.delete_run(run_id)
+        for folder in stored.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        for run_id in stored.run_ids if stored.is_local else ():
+            # As `mlflow gc` does it; MLflow's clients only mark.
+            client._tracking_client.store._hard_delete_run(run_id)
+        _forget_saved_view(client, name, uid)
+    except OUTAGES as error:
+        raise ViewError(f"MLflow does not delete study {name}: {why(error)}; try again") from None
+
+
+def shrink_store(uri: str) -> bool:
+    """Give back the room of deleted rows; return False where the store is in use just now."""
+    path = _sqlite_path(uri)
+    if path is None or not path.exists():
+        return True
+    connection = sqlite3.connect(path, timeout=5)
+    try:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError:  # locked by a search or a server, or no room for the copy
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _runs_of_study(client: MlflowClient, uid: str) -> list[Run]:
+    # The experiment may have been another one each time, named by the environment.
+    ids = [e.experiment_id for e in _pages(client.search_experiments, view_type=ViewType.ALL)]
+    wanted = f"tags.study_uid = '{uid}'"
+    found = _pages(
+        client.search_runs,
+        experiment_ids=ids,
+        filter_string=wanted,
+        run_view_type=ViewType.ALL,
+    )
+    return list(found)
+
+
+def _models_of(client: MlflowClient, runs: Iterable[Run]) -> tuple[str, ...]:
+    places = {run.info.run_id: run.info.artifact_uri for run in runs}
+    return tuple(
+        f"{version.name} v{version.version}"
+        for version in _pages(client.search_model_versions)
+        if version.run_id in places
+        or any(place and str(version.source).startswith(place) for place in places.values())
+        or any(f"runs:/{run_id}" in str(version.source) for run_id in places)
+    )
+
+
+def _pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(**arguments, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _folder_in(artifacts: Path | None, run: Run) -> Path | None:
+    """The folder of a run below the store's own; None for any other place, links included."""
+    if artifacts is None or not str(run.info.artifact_uri).startswith("file://"):
+        return None
+    folder = Path(unquote(urlsplit(run.info.artifact_uri).path)).parent
+    is_inside = folder.name == run.info.run_id and folder.resolve() == artifacts / folder.name
+    return folder if is_inside and folder.is_dir() else None
+
+
+def _forget_saved_view(client: MlflowClient, name: str, uid: str) -> None:
+    key = f"mlflow.sharedViewState.{name}"
+    for experiment in _pages(client.search_experiments):
+        if uid in experiment.tags.get(key, ""):  # a younger study of the same name has another
+            client.delete_experiment_tag(experiment.experiment_id, key)
+
+
+def why(error: BaseException) -> str:
+    """What is wrong with MLflow, in a few words, from whatever its client has raised."""
+    causes = list(_causes(error))
+    for cause in causes:
+        match cause:
+            case ConnectionRefusedError():
+                return "connection refused"
+            case TimeoutError():
+                return "no answer in time"
+            case socket.gaierror():
+                return "its host is not known"
+            case ConnectionError() | http.client.HTTPException():
+                return "the connection broke"
+            case sqlite3.Error():
+                return str(cause)  # such as "database is locked"
+    status = re.search(r"too many (\d{3}) error responses|error code (\d{3})", str(causes))
+    if status:
+        return f"it answers with error {status[1] or status[2]}"
+    words = (str(error).splitlines() or [""])[0]
+    return words[:REASON_CHARACTERS] or type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        # urllib3 hands the cause of a broken connection on as an argument.
+        yield from (argument for argument in error.args if isinstance(argument, BaseException))
+        error = error.__cause__ or error.__context__
+
+
 def set_verbosity(is_verbose: bool) -> None:
-    """Let MLflow's own messages about its store through, or warnings only."""
-    level = logging.INFO if is_verbose else logging.WARNING
+    """Let MLflow's own messages about its store through, or none: `why` tells what matters."""
+    # At a locked database it would print a traceback of a hundred lines into a search's screen.
+    level = logging.INFO if is_verbose else logging.CRITICAL
     logging.getLogger("mlflow.store.db.utils").setLevel(level)
 
 
@@ -282,6 +494,14 @@ set_verbosity(is_verbose=False)
 
 def _cut(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: value[:TAG_CHARACTERS] for name, value in tags.items()}
+
+
+def _has_ended(run: Run) -> bool:
+    return run.info.end_time is not None and "outcome" in run.data.tags
+
+
+def _worth(run: Run, known: Collection[str]) -> tuple[bool, bool]:
+    return run.info.run_id in known, _has_ended(run)
 
 
 def _shown(run: Run) -> _ShownRun:

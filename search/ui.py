@@ -15,20 +15,20 @@ LOCAL_SERVER = f"http://127.0.0.1:{PREFERRED_PORT}"
 """Where the links that a search prints lead."""
 
 
-def serve(home: str) -> NoReturn:
-    """Become the server.
+def serve(home: Path) -> NoReturn:
+    """Become the server on the store in `home`.
 
     Raises:
         ConfigError: where the folder holds no store yet.
     """
-    if not (Path(home) / "mlflow.db").exists():
+    if not (home / "mlflow.db").exists():
         raise ConfigError(f"there is no search in {home} yet; begin one: python -m search.run")
     port = free_port()
     typer.echo(f"MLflow starts on http://127.0.0.1:{port} in some ten seconds; Ctrl+C ends it")
     if port != PREFERRED_PORT:
         typer.echo(f"port {PREFERRED_PORT} is taken: put {port} in its place in a search's link")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri"]
-    command += [local_store_uri(Path(home)), "--host", "127.0.0.1", "--port", str(port)]
+    command += [local_store_uri(home), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level=warning"]
     quiet = {
         "MLFLOW_DISABLE_TELEMETRY": "true",

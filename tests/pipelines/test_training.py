@@ -20,12 +20,11 @@ from pipelines.scaling import Scaling
 from pipelines.splits import SearchData
 from pipelines.training import (
     Evaluation,
+    Training,
     TrainingDiverged,
     build_forecaster,
-    evaluate_fully,
     learning_rate_at,
     resolve_precision,
-    train,
     window_shape,
 )
 from pipelines.training_config import TrainConfig
@@ -55,9 +54,14 @@ class Prepared:
     """What a training needs, made of one table, one configuration and seed 0."""
 
     def __init__(
-        self, data: SearchData, training: TrainConfig, model: LSTMConfig = TINY, seed: int = 0
+        self,
+        data: SearchData,
+        training: TrainConfig,
+        model: LSTMConfig = TINY,
+        seed: int = 0,
+        num_parts: int = 1,
     ) -> None:
-        self.training, self.seed = training, seed
+        self.training, self.seed, self.num_parts = training, seed, num_parts
         self.scaling = Scaling.fit(data)
         self.windows: Windows = build_windows(
             data, self.scaling, training.lookback, training.calendar, "cpu"
@@ -65,7 +69,8 @@ class Prepared:
         self.forecaster: Forecaster = build_forecaster(model, training, data, "cpu", seed)
 
     def train(self) -> Any:
-        return train(self.forecaster, self.windows, self.scaling, self.training, self.seed)
+        made = (self.forecaster, self.windows, self.scaling)
+        return Training(*made, self.training, self.seed, self.num_parts)
 
 
 def weights_of(forecaster: Forecaster) -> Tensor:
@@ -149,18 +154,59 @@ def test_when_every_value_after_the_cut_changes_then_the_same_weights_are_traine
     assert torch.equal(weights_of(one.forecaster), weights_of(other.forecaster))
 
 
-def test_a_generator_closed_early_leaves_nothing_running(make_data: MakeData) -> None:
+def test_a_training_left_early_leaves_nothing_running(make_data: MakeData) -> None:
     threads = threading.active_count()
     run = Prepared(make_data(), config())
     evaluations = run.train()
     next(evaluations)
     before = weights_of(run.forecaster)
-    evaluations.close()
+    del evaluations
     assert threading.active_count() == threads
     assert torch.equal(weights_of(run.forecaster), before)
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("num_evaluations", [1, 2])
+def test_a_training_goes_on_from_a_state_as_if_it_had_not_been_left(
+    make_data: MakeData, num_evaluations: int
+) -> None:
+    undisturbed = outcome(list(Prepared(make_data(), config()).train()))
+    left = Prepared(make_data(), config()).train()
+    for _ in range(num_evaluations):
+        next(left)
+    resumed = Prepared(make_data(), config()).train()
+    resumed.restore(left.state())
+    assert resumed.step == 2 * num_evaluations
+    assert outcome(list(resumed)) == undisturbed[num_evaluations:]
+
+
+def test_a_state_of_the_last_step_leaves_nothing_to_train(make_data: MakeData) -> None:
+    ended = Prepared(make_data(), config()).train()
+    list(ended)
+    resumed = Prepared(make_data(), config()).train()
+    resumed.restore(ended.state())
+    assert list(resumed) == []
+
+
+def test_a_state_of_another_model_is_refused(make_data: MakeData) -> None:
+    other = Prepared(make_data(), config(), LSTMConfig(widths=(5,))).train()
+    next(other)
+    with pytest.raises(RuntimeError, match="state_dict"):
+        Prepared(make_data(), config()).train().restore(other.state())
+
+
+@pytest.mark.parametrize("num_parts", [2, 3])
+def test_batches_in_parts_take_the_same_steps_but_for_rounding(
+    make_data: MakeData, num_parts: int
+) -> None:
+    without_dropout = LSTMConfig(widths=(4, 4), linear_skip=False)
+    whole = Prepared(make_data(), config(), without_dropout)
+    parted = Prepared(make_data(), config(), without_dropout, num_parts=num_parts)
+    for one, other in zip(whole.train(), parted.train(), strict=True):
+        assert other.train_loss == pytest.approx(one.train_loss, rel=1e-3)
+        assert other.errors.mae == pytest.approx(one.errors.mae, rel=1e-3)
 
 
 @pytest.mark.parametrize("linear_skip", [True, False])
@@ -189,9 +235,10 @@ def test_few_validation_windows_are_spread_and_the_full_evaluation_uses_all(
     make_data: MakeData,
 ) -> None:
     run = Prepared(make_data(), config(max_validation_windows=5))
-    last = list(run.train())[-1]
+    training = run.train()
+    last = list(training)[-1]
     assert (last.num_windows, last.is_full) == (5, False)
-    full = evaluate_fully(run.forecaster, run.windows, run.scaling, last)
+    full = training.evaluate_fully(last)
     assert (full.num_windows, full.is_full) == (37, True)
     assert (full.step, full.train_loss) == (last.step, last.train_loss)
     assert full.errors == evaluate(

@@ -252,6 +252,16 @@ class MlflowServer:
         )
         wait_for_page(f"{self.uri}/health")
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it hang: it takes connections and requests, and answers them after the block."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()

@@ -183,9 +183,22 @@ def test_a_file_that_is_no_yaml_is_refused_with_the_line(text: str, tmp_path: Pa
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    file.write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(ConfigError, match="is not valid YAML"):
+    for content in (b"\xff\xfe\x00\x80", "study: x\n".encode("utf-16"), b"\x7fELF\xe9"):
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"is UTF-8 text: .*config.yaml is not; save it as"):
+            read_yaml(file)
+    file.write_bytes(b"study: a\x00b")
+    with pytest.raises(ConfigError, match=r"not valid YAML: .*#x0000"):
         read_yaml(file)
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert reread("\ufeffstudy: x\n", tmp_path).study == "x"
+
+
+def test_a_file_without_an_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"/dev/zero is not valid YAML: it must have at most"):
+        read_yaml(Path("/dev/zero"))
 
 
 def test_a_file_that_is_missing_or_a_folder_is_refused(tmp_path: Path) -> None:
@@ -199,17 +212,25 @@ def test_a_file_that_is_missing_or_a_folder_is_refused(tmp_path: Path) -> None:
     "tag", ["!!python/object/apply:os.system [exit 1]", "!!python/name:os.system", "!config {}"]
 )
 def test_a_file_with_the_tag_of_an_object_is_refused(tag: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="could not determine a constructor for the tag"):
+    with pytest.raises(ConfigError, match="values must be plain: got the tag !"):
         reread(f"study: {tag}", tmp_path)
     with pytest.raises(ConfigError, match="is not valid YAML"):
         merge({}, [f"study={tag}"], {})
 
 
 @pytest.mark.parametrize(
-    "text", ["2014-01-01: 1", "? [a, b]\n: 1", "data: &self {path: *self}"], ids=list("abc")
+    ("text", "message"),
+    [
+        ("2014-01-01: 1", "unknown key 2014-01-01"),
+        ("? [a, b]\n: 1", r"keys must be names: got a list or a mapping \(line 1"),
+        ("data: &self {path: *self}", "at most 10,000 values, aliases counted"),
+    ],
+    ids=list("abc"),
 )
-def test_a_key_that_is_no_name_and_a_cycle_are_refused(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"sections, names and plain values|not valid YAML"):
+def test_a_key_that_is_no_name_and_a_cycle_are_refused(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
         reread(text, tmp_path)
 
 
@@ -264,9 +285,20 @@ def test_an_unknown_key_names_the_nearest_known_one(tree: Any, message: str) -> 
         ({"space": {"learning_rate": "fast"}}, "space.learning_rate.choices.0: Input should be a"),
         ({"split": {"train": 0.9}}, "split: train, validation and test must sum to at most 1"),
         ({"data": {"targets": "load"}}, 'data.targets: Input should be a valid array: got "load"'),
-        ({"study": "a b"}, "study: String should match pattern"),
-        ({"study": "../x"}, "study: String should match pattern"),
-        ({"study": ""}, "study: String should match pattern"),
+        ({"study": "a b"}, "study: a study's name has 1 to 100 letters, digits"),
+        ({"study": "../x"}, "study: a study's name has 1 to 100 letters, digits"),
+        ({"study": ""}, "study: a study's name has 1 to 100 letters, digits"),
+        ({"search": {"seed": 10**30}}, "search.seed: a whole number must be between -2⁶³ and 2⁶³"),
+        ({"search": {"trials": 10**30}}, "search.trials: a whole number must be between"),
+        (
+            {"search": {"time_budget": "0s"}},
+            "search.time_budget: a duration is longer than nothing",
+        ),
+        ({"search": {"time_budget": "9" * 400 + "d"}}, "at most 3650d"),
+        ({"resources": {"max_step_seconds": 1e300}}, "resources.max_step_seconds: Input should be"),
+        ({"resources": {"cpus_per_trial": 1e-300}}, "resources.cpus_per_trial: Input should be"),
+        ({"resources": {"gpus_per_trial": 1.5}}, "must be a share of one GPU or a whole number"),
+        ({"data": {"path": "\ud800"}}, "text is of whole characters"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_once_by_its_path(tree: Any, message: str) -> None:
@@ -275,6 +307,50 @@ def test_a_value_that_cannot_be_is_refused_once_by_its_path(tree: Any, message: 
     assert str(caught.value).startswith(message) or message in str(caught.value)
     assert "; unknown key" not in str(caught.value)
     assert str(caught.value).count("got") <= 1
+
+
+@pytest.mark.parametrize("rung", [51, 1000])
+def test_a_first_rung_beyond_the_budget_is_refused(rung: int) -> None:
+    tree = {"search": {"first_rung_steps": rung}, "training": {"max_steps": 50}}
+    with pytest.raises(ConfigError, match=rf"at most training.max_steps: got {rung} and 50"):
+        parse_config(tree)
+    assert parse_config(tree | {"training": {"max_steps": rung}}).search.first_rung_steps == rung
+
+
+@pytest.mark.parametrize("key", ["home", "experiment", "address"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "a\nb", "a\x1b[2Jb", "a\x00b", "\u202egnp.exe", "a" * 1001]
+)
+def test_a_name_or_place_is_one_line_without_control_characters(key: str, text: str) -> None:
+    section = {"experiment": "tracking", "address": "resources"}.get(key)
+    tree = {section: {key: text}} if section else {key: text}
+    with pytest.raises(ConfigError, match=rf"{key}: it must be text of 1 to 1,000 characters") as e:
+        parse_config(tree)
+    assert str(e.value).isprintable()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mlruns.db", "sqlite", "mongodb://u:secret@h/db"])
+def test_a_place_of_an_unknown_kind_is_refused_without_its_password(url: str) -> None:
+    for tree in ({"storage": url}, {"tracking": {"uri": url}}):
+        with pytest.raises(ConfigError, match="it begins with ") as caught:
+            parse_config(tree)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///a.db", "postgresql+psycopg://u:pw@h/db"])
+def test_a_database_of_a_known_kind_is_taken(url: str) -> None:
+    assert parse_config({"storage": url, "tracking": {"uri": url}}).storage == url
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "https://u@h/x", "databricks"])
+def test_a_tracking_server_of_a_known_kind_is_taken(uri: str) -> None:
+    assert parse_config({"tracking": {"uri": uri}}).tracking.uri == uri
+
+
+def test_many_mistakes_are_the_first_ten_and_a_count() -> None:
+    with pytest.raises(ConfigError, match=r"and 90 more mistakes$") as caught:
+        parse_config({f"key{number}": 1 for number in range(100)})
+    assert str(caught.value).count("unknown key") == 10
 
 
 def test_every_mistake_is_named_at_once() -> None:
@@ -346,7 +422,11 @@ def test_an_override_reads_its_value_as_yaml() -> None:
     assert config.space.dropout == Choice[float](choices=(0.1,))
 
 
-@pytest.mark.parametrize("override", ["search.trials", "", "=5"])
+@pytest.mark.parametrize(
+    "override",
+    ["search.trials", "", "=5", ".=1", "a..b=1", ".a=1", "a.=1", f"{'a.' * 5000}a=1"],
+    ids=list("abcdefgh"),
+)
 def test_an_override_without_a_name_and_a_value_is_refused(override: str) -> None:
     with pytest.raises(ConfigError, match=r"--set takes a.b=value: got .*; try search.trials=20"):
         merge({}, [override], {})

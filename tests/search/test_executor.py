@@ -1,8 +1,10 @@
 """Trials through a real Ray: counted, recorded, brought home, and not harmed by one another."""
 
 import dataclasses
+import math
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -11,9 +13,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from models.config import LSTMConfig
 from pipelines.evaluation import evaluate
@@ -30,8 +33,8 @@ from search.limits import Limits
 from search.record import Ending, TrialRecord, TrialState
 from search.slots import Slots, plan_slots
 from search.space import Space, TrialConfig
-from search.study import Study, open_study
-from search.trial import run_trial
+from search.study import Study, open_study, read_study
+from search.trial import TrialStep, run_trial
 
 # Workers cannot import a test module: what it defines travels along.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -59,7 +62,7 @@ NARROW = {
     "batch_size": 8,
 }
 GOOD, TOO_SLOW, DIVERGING = 3e-2, 1e-8, 1e38
-HANG_SECONDS = 10.0
+HANG_SECONDS = 15.0
 
 Signals = dict[int, Any]
 MakeData = Callable[..., SearchData]
@@ -90,7 +93,7 @@ def finished(
         skipped = study.queue(small_config(*each) for each in zip(sizes, rates, strict=True))
         signals_before, started = signal_handlers(), time.monotonic()
         slots = plan_slots(Resources(), "cpu", machines())
-        ending = run_trials(study, job(data, slots), BUDGET, kept, [diary])
+        ending = run_trials(study, job(data, slots), Resources(), BUDGET, kept, [diary])
         yield SimpleNamespace(
             ending=ending,
             skipped=skipped,
@@ -227,36 +230,51 @@ def troubled(
     make_space: Callable[..., Space],
     closing_connections: Callable[[], AbstractContextManager[None]],
 ) -> Iterator[SimpleNamespace]:
-    """Seven trials in one slot: 1 raises, 3 hangs, 5 loses its process; 6 comes after them."""
+    """Eight trials in one slot, most of them in trouble (`Troublemaker`), tried again once."""
     folder = tmp_path_factory.mktemp("troubled")
     data = watched(make_data(), folder)
+    resources = Resources(max_concurrent=1, max_step_seconds=HANG_SECONDS, max_retries=1)
+    listener = Troublemaker(folder)
     with closing_connections():
-        space = make_space(**NARROW | {"learning_rate": GOOD})
-        study = open_study_of(folder / "record.db", data, space, trials=7, pruner="none")
+        space = make_space(
+            **NARROW | {"learning_rate": GOOD, "hidden_size": {"low": 4, "high": 20}}
+        )
+        study = open_study_of(folder / "record.db", data, space, trials=8, pruner="none")
         ending = run_trials(
             study,
-            job(data, plan_slots(Resources(max_concurrent=1), "cpu", machines()), HANG_SECONDS),
+            job(data, plan_slots(resources, "cpu", machines())),
+            resources,
             BUDGET,
             KeptWeights(folder / "kept"),
-            [Troublemaker(folder)],
+            [listener],
             score_baselines=False,
         )
-        yield SimpleNamespace(ending=ending, trials=study.trials(), folder=folder)
+        yield SimpleNamespace(
+            ending=ending,
+            folder=folder,
+            told=listener.retries,
+            trials=[t for t in study.trials() if t.state is not TrialState.REJECTED],
+        )
 
 
 @pytest.mark.slow
-def test_failed_trials_are_results_and_the_search_goes_on(troubled: SimpleNamespace) -> None:
+def test_a_trial_in_trouble_is_tried_again_and_the_search_goes_on(
+    troubled: SimpleNamespace,
+) -> None:
     assert troubled.ending is Ending.DONE
     states = [trial.state for trial in troubled.trials]
-    complete, failed = TrialState.COMPLETE, TrialState.FAILED
-    assert states == [complete, failed, complete, failed, complete, failed, complete]
+    complete, failed, pruned = TrialState.COMPLETE, TrialState.FAILED, TrialState.PRUNED
+    assert states == [complete, failed, complete, complete, pruned, complete, complete, complete]
+    assert [len(trial.retries) for trial in troubled.trials] == [0, 1, 1, 1, 1, 1, 1, 0]
+    assert troubled.told == [t.retries[0] for t in troubled.trials if t.retries]
 
 
 @pytest.mark.slow
-def test_a_trial_that_raises_is_recorded_with_reason_and_traceback(
+def test_a_trial_that_raises_again_has_failed_with_reason_and_traceback(
     troubled: SimpleNamespace,
 ) -> None:
     raising = troubled.trials[1]
+    assert raising.retries == (raising.reason,)
     assert raising.reason == "OSError: the disk is on fire"
     assert "Traceback" not in raising.reason
     assert "in run_trial" in raising.traceback
@@ -265,72 +283,116 @@ def test_a_trial_that_raises_is_recorded_with_reason_and_traceback(
 
 
 @pytest.mark.slow
-def test_a_trial_that_hangs_is_ended_and_says_after_how_long(troubled: SimpleNamespace) -> None:
-    hanging = troubled.trials[3]
-    assert hanging.reason.startswith("hung: its worker process was ended")
-    assert f"max_step_seconds={HANG_SECONDS:g}" in hanging.reason
-    assert HANG_SECONDS <= hanging.ended_at - hanging.started_at < HANG_SECONDS + 10
-
-
-@pytest.mark.slow
-def test_a_trial_whose_worker_is_killed_fails_and_keeps_its_evaluations(
+def test_out_of_memory_halves_the_batches_of_the_same_configuration(
     troubled: SimpleNamespace, make_data: MakeData
 ) -> None:
-    killed = troubled.trials[5]
-    assert killed.reason.startswith("its worker process died")
-    assert "actor" in killed.traceback
-    assert recorded(killed) == alone(killed, make_data())[:1]
+    halved = troubled.trials[2]
+    assert halved.retries == ("out of memory at batch size 8, now halved",)
+    assert halved.config.training.batch_size == 8
+    together = [each.train_loss for each in alone(halved, make_data())]
+    assert [each.train_loss for each in recorded(halved)] == pytest.approx(together, rel=1e-3)
 
 
 @pytest.mark.slow
-def test_the_trial_after_a_failed_one_is_not_harmed(
+def test_out_of_memory_with_halved_batches_too_is_the_configurations_end(
+    troubled: SimpleNamespace,
+) -> None:
+    reason = "out of memory, with batches of 8 in halves too"
+    assert troubled.trials[4].reason == reason
+    assert troubled.trials[4].evaluations == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [3, 6], ids=["asleep", "a stopped process"])
+def test_a_trial_that_hangs_is_ended_and_says_after_how_long(
+    troubled: SimpleNamespace, number: int
+) -> None:
+    (reason,) = troubled.trials[number].retries
+    assert reason.startswith("hung: its worker process was ended")
+    assert f"max_step_seconds={HANG_SECONDS:g}" in reason
+    assert troubled.trials[number].ended_at - troubled.trials[number].started_at >= HANG_SECONDS
+
+
+@pytest.mark.slow
+def test_a_trial_whose_worker_was_killed_says_so(troubled: SimpleNamespace) -> None:
+    (reason,) = troubled.trials[5].retries
+    assert reason.startswith("its worker process died")
+    assert "actor" in troubled.trials[5].traceback
+
+
+@pytest.mark.slow
+def test_trials_tried_again_and_those_after_them_end_as_if_undisturbed(
     troubled: SimpleNamespace, make_data: MakeData
 ) -> None:
-    for number in (2, 4, 6):
-        after = troubled.trials[number]
-        assert recorded(after) == alone(after, make_data())
+    for number in (0, 3, 5, 6, 7):
+        trial = troubled.trials[number]
+        assert recorded(trial) == alone(trial, make_data())
 
 
 @pytest.mark.slow
-def test_failed_trials_leave_no_weights(troubled: SimpleNamespace) -> None:
+def test_only_complete_trials_leave_weights(troubled: SimpleNamespace) -> None:
     files = {path.name for path in (troubled.folder / "kept").iterdir()}
-    assert files == {f"{number:03d}.safetensors" for number in (0, 2, 4, 6)}
+    complete = [t.number for t in troubled.trials if t.state is TrialState.COMPLETE]
+    assert files == {f"{number:03d}.safetensors" for number in complete}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="reads the memory from /proc")
+def test_a_worker_that_takes_all_memory_is_ended_and_its_trial_tried_again(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("search_with_little_memory.py")
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    _, trials = read_study(f"sqlite:///{tmp_path / 'record.db'}", "study")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    reason = "out of memory: its machine had none left, so its worker process was ended"
+    assert [trial.retries for trial in trials] == [(), (reason,), ()]
 
 
 # The end of the time, and of the space
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_saved", [False, True], ids=["from its beginning", "from its state"])
 def test_when_the_time_is_over_running_trials_wait_and_a_resume_completes_them(
-    finished: SimpleNamespace, make_data: MakeData, make_space: Callable[..., Space], tmp_path: Path
+    finished: SimpleNamespace,
+    make_data: MakeData,
+    make_space: Callable[..., Space],
+    tmp_path: Path,
+    is_saved: bool,
 ) -> None:
     data, space = make_data(), make_space(**NARROW | {"learning_rate": GOOD})
     kept = KeptWeights(tmp_path / "kept")
-    one_slot = job(data, plan_slots(Resources(max_concurrent=1), "cpu", machines()))
+    resources = Resources(max_concurrent=1)
+    one_slot = job(data, plan_slots(resources, "cpu", machines()), 0.0 if is_saved else math.inf)
 
     def search(time_budget_seconds: float | None, listener: Any) -> tuple[Ending, Any]:
         file = tmp_path / "record.db"
         study = open_study_of(file, data, space, trials=3, pruner="none")
-        arguments = (study, one_slot, BUDGET, kept, [listener], time_budget_seconds)
+        arguments = (study, one_slot, resources, BUDGET, kept, [listener], time_budget_seconds)
         return run_trials(*arguments, score_baselines=False), study.trials()
 
     # Long enough to begin in, however slow the machine is.
-    seconds = 2 + 2 * finished.start_up_seconds
+    seconds = 10 + 3 * finished.start_up_seconds
     until = time.monotonic() + seconds + 0.5
-    ending, trials = search(seconds, Staller(number=1, until=until))
+    ending, trials = search(seconds, Staller(tmp_path, number=1, until=until))
     assert ending is Ending.TIME_OVER
     assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.WAITING]
-    assert len(trials[1].evaluations) == 1
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["000.safetensors"]
+    assert len(trials[1].evaluations) == 2
+    states = {"001.state"} if is_saved else set()
+    weights = {"000.safetensors", "001.safetensors"}
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == weights | states
 
-    ending, resumed = search(None, Diary(tmp_path))
+    diary = Diary(tmp_path)
+    ending, resumed = search(None, diary)
     assert ending is Ending.DONE
     assert [trial.state for trial in resumed] == [TrialState.COMPLETE] * 3
     assert resumed[0] == trials[0]
     before, after = trials[1], resumed[1]
     assert (after.number, after.seed, after.config) == (before.number, before.seed, before.config)
-    assert after.evaluations[0] == before.evaluations[0]
+    assert after.evaluations[:2] == before.evaluations
     assert recorded(after) == alone(after, data)
+    steps = [step for kind, step in diary.of(1) if kind == "evaluation"]
+    assert len(steps) == (3 if is_saved else 4)
     assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
@@ -348,7 +410,7 @@ def test_halves_of_a_gpu_run_two_trials_at_once_until_the_space_is_exhausted(
     assert slots == Slots(count=2, cpus_per_trial=0.1, gpus_per_trial=0.5, device="cpu")
     kept = KeptWeights(tmp_path / "kept")
 
-    ending = run_trials(study, job(data, slots), BUDGET, kept, [])
+    ending = run_trials(study, job(data, slots), Resources(), BUDGET, kept, [])
 
     assert ending is Ending.EXHAUSTED
     ran = [trial for trial in study.trials() if trial.state is not TrialState.REJECTED]
@@ -410,6 +472,8 @@ class WatchedData(SearchData):
             raise OSError("the disk is on fire\nand the tape too")
         if takes(self.folder / "hang"):
             time.sleep(3600)
+        if takes(self.folder / "out of memory") or takes(self.folder / "out of memory again"):
+            torch.empty(1 << 50)
         (self.folder / f"worker-{os.getpid()}").touch()
         until = time.monotonic() + 120
         while len(list(self.folder.glob("worker-*"))) < self.num_awaited:
@@ -448,6 +512,7 @@ class Diary:
     baselines: list[str] = field(default_factory=list)
     first_start: float = 0.0
     scratch_seen: str = ""
+    retries: list[str] = field(default_factory=list)
 
     def of(self, number: int) -> list[tuple[str, Any]]:
         return [(kind, news) for trial, kind, news in self.events if trial == number]
@@ -464,41 +529,47 @@ class Diary:
     def on_end(self, trial: TrialRecord) -> None:
         self.events.append((trial.number, "end", trial.state))
 
+    def on_retry(self, trial: TrialRecord) -> None:
+        self.retries.append(trial.retries[-1])
+
     def on_baseline(self, baseline: Any) -> None:
         self.baselines.append(baseline.name)
 
+    def on_baselines_missed(self, reason: str) -> None:
+        self.missed = reason
+
 
 class Troublemaker(Diary):
-    """Sees to it that trial 1 raises, trial 3 hangs and trial 5 loses its process."""
+    """Makes trial 1 raise each time, others once lack memory, hang, die or be stopped."""
+
+    TROUBLES: ClassVar = {
+        1: ["raise"],
+        2: ["out of memory"],
+        3: ["hang"],
+        4: ["out of memory", "out of memory again"],
+    }
 
     def on_start(self, trial: TrialRecord) -> None:
-        if trial.number in (1, 3):
-            (self.folder / {1: "raise", 3: "hang"}[trial.number]).touch()
+        if trial.number == 1 or not trial.retries:
+            for trouble in self.TROUBLES.get(trial.number, []):
+                (self.folder / trouble).touch()
 
     def on_evaluation(self, trial: TrialRecord) -> None:
-        if trial.number == 5:
-            os.kill(trial.ran_on["pid"], signal.SIGKILL)
+        if not trial.retries and trial.number in (5, 6):
+            is_killed = trial.number == 5
+            os.kill(trial.ran_on["pid"], signal.SIGKILL if is_killed else signal.SIGSTOP)
 
 
 @dataclass
-class Staller:
-    """Holds the driver up after the first evaluation of a trial."""
+class Staller(Diary):
+    """Holds the driver up after the second evaluation of a trial."""
 
-    number: int
-    until: float
-
-    def on_start(self, trial: TrialRecord) -> None:
-        pass
+    number: int = 0
+    until: float = 0.0
 
     def on_evaluation(self, trial: TrialRecord) -> None:
-        if trial.number == self.number:
+        if trial.number == self.number and len(trial.evaluations) == 2:
             time.sleep(max(0, self.until - time.monotonic()))
-
-    def on_end(self, trial: TrialRecord) -> None:
-        pass
-
-    def on_baseline(self, baseline: Any) -> None:
-        pass
 
 
 def open_study_of(file: Path, data: SearchData, space: Space, **settings: Any) -> Study:
@@ -509,8 +580,8 @@ def open_study_of(file: Path, data: SearchData, space: Space, **settings: Any) -
     return open_study(url, "study", identity, space, BUDGET, search, limits)
 
 
-def job(data: SearchData, slots: Slots, max_step_seconds: float = 120.0) -> TrialJob:
-    return TrialJob(data, "mae", slots, max_step_seconds)
+def job(data: SearchData, slots: Slots, save_every_seconds: float = math.inf) -> TrialJob:
+    return TrialJob(data, "mae", slots, save_every_seconds)
 
 
 def small_config(hidden_size: int, learning_rate: float) -> TrialConfig:
@@ -539,7 +610,7 @@ def alone(trial: TrialRecord, data: SearchData) -> list[Evaluation]:
     """The evaluations of the same trial in this process."""
     assert trial.config is not None
     steps = run_trial(trial.config, data, trial.seed, "mae")
-    return [repeatable(step.evaluation) for step in steps]
+    return [repeatable(step.evaluation) for step in steps if isinstance(step, TrialStep)]
 
 
 def repeatable(evaluation: Evaluation) -> Evaluation:

@@ -1,5 +1,6 @@
 """Which configurations are refused before they cost anything."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ from models.config import WindowShape
 from models.forecaster import Forecaster
 from pipelines.splits import SearchData
 from pipelines.training_config import TrainingBudget
-from search.limits import Limits
+from search.config import ConfigError
+from search.limits import Limits, check_space
 from search.space import Space, Start, TrialConfig, start_config
 
 MakeData = Callable[..., SearchData]
@@ -115,3 +117,49 @@ def test_a_lookback_beyond_the_training_part_is_refused(
     assert limits.why_refused(make_config(lookback=37, patch_length=1)) == (
         "lookback and horizon, 41 rows together, exceed the 40 rows to train on"
     )
+
+
+# A space as a whole
+
+
+@pytest.mark.parametrize(
+    "narrowed",
+    [
+        {},
+        {"num_layers": 0},
+        {"num_layers": {"choices": [0, 3]}, "linear_skip": False},
+        {"lookback": {"low": 11, "high": 12}, "patch_length": 4},
+        {"lookback": {"choices": [3, 12]}, "normalisation": "seasonal"},
+        {"lookback": 12, "patch_length": {"choices": [7, 12]}},
+        {"lookback": {"choices": [12, 5000]}, "hidden_size": {"choices": [8, 65_536]}},
+        {"num_layers": 2, "width": 65_536, "hidden_size": 8},
+        {"num_layers": 2, "width": 8, "hidden_size": 65_536},
+        # Wider than what is looked at: the search itself will find out.
+        {"lookback": {"low": 1, "high": 80}, "patch_length": 40},
+    ],
+)
+def test_a_space_in_which_something_can_be_tried_is_admitted(
+    narrowed: dict[str, Any], make_data: MakeData, make_space: MakeSpace
+) -> None:
+    space = Space.model_validate(make_space().model_dump() | narrowed)
+    check_space(space, TrainingBudget(), Limits(make_data(), 2_000_000, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "why"),
+    [
+        ({"num_layers": 0, "linear_skip": False}, "widths may be empty only with linear_skip=True"),
+        ({"lookback": {"choices": [11, 13]}, "patch_length": 4}, "lookback must be a multiple of"),
+        ({"lookback": 5, "normalisation": "seasonal"}, "a lookback of at least one season: got"),
+        ({"lookback": 5000}, "lookback and horizon, 5004 rows together, exceed the 80 rows to"),
+        ({"hidden_size": 65_536, "width": 65_536}, "parameters exceed search.max_parameters=2,0"),
+        ({"batch_size": 1_048_576}, "teraflops exceed search.max_training_teraflops=0.5"),
+    ],
+)
+def test_a_space_in_which_nothing_can_be_tried_is_refused_with_the_reason(
+    narrowed: dict[str, Any], why: str, make_data: MakeData, make_space: MakeSpace
+) -> None:
+    space = Space.model_validate(make_space().model_dump() | {"patch_length": 1} | narrowed)
+    with pytest.raises(ConfigError, match=f"the smallest cannot; .*{re.escape(why)}") as caught:
+        check_space(space, TrainingBudget(), Limits(make_data(), 2_000_000, 0.5))
+    assert "\n" not in str(caught.value)

@@ -20,7 +20,7 @@ from search.space import TrialConfig
 MakeTrial = Callable[..., TrialRecord]
 MakeBaseline = Callable[..., BaselineScore]
 COMPLETE, PRUNED, FAILED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED
-RUNNING, REJECTED = TrialState.RUNNING, TrialState.REJECTED
+RUNNING, REJECTED, WAITING = TrialState.RUNNING, TrialState.REJECTED, TrialState.WAITING
 
 
 @pytest.fixture
@@ -169,6 +169,79 @@ def test_without_a_terminal_a_line_is_a_finished_trial(
         "[5/20] 004 64-128 bi: complete MAE 0.1000  "
         "2 layers 64→128, bidirectional, lookback 96  best so far",
     ]
+
+
+def test_a_trial_that_is_tried_again_is_a_line_with_the_reason_and_the_count(
+    make_trial: MakeTrial,
+) -> None:
+    console = Console(file=io.StringIO(), width=40, record=True)
+    tally = Tally(20, 200, "mae", [])
+    lines = make_progress(console, tally, is_quiet=False)
+    for count in (1, 2):
+        lines.on_start(make_trial(17, RUNNING))
+        reasons = ("OSError: first", "its worker process died: killed [or so]")[:count]
+        lines.on_retry(make_trial(17, WAITING, retries=reasons))
+    assert console.export_text().splitlines() == [
+        "trial 017: OSError: first; tried again (1)",
+        "trial 017: its worker process died: killed [or so]; tried again (2)",
+    ]
+    assert tally.counts_in_words() == "0 running · 0 complete · 0 pruned · 0 failed"
+
+
+def test_a_trial_that_goes_on_with_smaller_batches_still_runs(make_trial: MakeTrial) -> None:
+    tally = Tally(20, 200, "mae", [])
+    tally.retry(make_trial(17, RUNNING, retries=("out of memory",)))
+    assert tally.counts_in_words().startswith("1 running")
+
+
+def test_the_live_screen_shows_the_last_retries_and_why_mlflow_is_behind(
+    make_trial: MakeTrial,
+) -> None:
+    console, behind = terminal(), ["since 14:03 (connection refused)"]
+    tally = Tally(20, 200, "mae", lag_of_view=lambda: behind[0] if behind else None)
+    screen = make_progress(console, tally, is_quiet=False)
+    with screen:
+        for number in range(4):
+            screen.on_retry(make_trial(number, WAITING, retries=("OSError: [Errno 5] lost",)))
+        screen.on_baselines_missed("ray::_score() (pid=17)\n  File ...\nValueError: [broken]")
+    shown = last_screen(console)
+    assert "trial 000" not in shown
+    assert "trial 003: OSError: [Errno 5] lost; tried again (1)" in shown
+    assert "MLflow is behind since 14:03 (connection refused); trials go on" in shown
+    assert "unknown: ValueError: [broken]" in shown
+    behind.clear()
+    with screen:
+        pass
+    assert "MLflow is behind" not in last_screen(console)
+
+
+def test_without_a_terminal_mlflows_outage_is_a_line_when_it_begins_and_one_when_it_ends(
+    make_trial: MakeTrial,
+) -> None:
+    console = Console(file=io.StringIO(), width=40, record=True)
+    behind: list[str] = []
+    tally = Tally(20, 200, "mae", lag_of_view=lambda: behind[-1] if behind else None)
+    lines = make_progress(console, tally, is_quiet=False)
+    lines.on_start(make_trial(0, RUNNING))
+    behind.append("since 14:03 (no answer in time)")
+    lines.on_evaluation(make_trial(0, RUNNING, 0.9))
+    behind.append("since 14:03 (connection refused)")
+    lines.on_evaluation(make_trial(0, RUNNING, 0.8))
+    behind.clear()
+    lines.on_start(make_trial(1, RUNNING))
+    lines.on_evaluation(make_trial(1, RUNNING, 0.9))
+    assert console.export_text().splitlines() == [
+        "MLflow is behind since 14:03 (no answer in time); trials go on",
+        "MLflow has caught up",
+    ]
+
+
+def test_baselines_that_cannot_be_computed_are_unknown_and_the_reason_is_a_line() -> None:
+    console = Console(file=io.StringIO(), width=40, record=True)
+    lines = make_progress(console, Tally(20, 200, "mae", []), is_quiet=False)
+    lines.on_baselines_missed("The worker died unexpectedly while executing this task.")
+    said = "to beat: unknown: The worker died unexpectedly while executing this task.\n"
+    assert console.export_text() == said
 
 
 def test_a_resumed_search_counts_on_from_what_the_record_holds(make_trial: MakeTrial) -> None:

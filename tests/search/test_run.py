@@ -79,7 +79,7 @@ def test_help_lists_every_flag_in_groups_and_has_examples(command: list[str]) ->
     flags = "--config --set --data --target --timestamp --freq --horizon --trials --add-trials"
     flags += " --time-budget --study --resume --metric --sampler --pruner --max-concurrent"
     flags += " --cpus-per-trial --gpus-per-trial --device --precision --seed --tracking-uri"
-    flags += " --experiment --storage --address --init --dry-run --verbose --quiet"
+    flags += " --experiment --storage --home --address --init --dry-run --verbose --quiet"
     assert [flag for flag in flags.split() if f"{flag} " not in shown] == []
     groups = ("The table", "The search", "The machine", "Record and view")
     assert [group for group in groups if f" {group} " not in shown] == []
@@ -90,7 +90,8 @@ def test_help_of_the_package_and_of_the_console_script_lists_the_commands() -> N
     script = run([str(PYTHON.parent / "lstm-search"), "--help"]).stdout
     package = run([str(PYTHON), "-m", "search", "--help"]).stdout
     for shown in (script, package):
-        assert [name for name in ("run", "sync", "ui") if f"│ {name} " not in shown] == []
+        names = ("run", "sync", "ui", "replay", "doctor", "studies")
+        assert [name for name in names if f"│ {name} " not in shown] == []
 
 
 def test_help_loads_nothing_that_takes_long() -> None:
@@ -211,8 +212,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_view: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def broken(folder: Path) -> Answer:
-    """A search of one trial, which has no time to train."""
-    hopeless = ["--set=resources.max_step_seconds=0.001", "--max-concurrent=1", "-n", "1"]
+    """A search of one trial, whose first evaluation would come too late, tried twice."""
+    hopeless = ["--set=resources.max_step_seconds=2", "--set=resources.max_retries=1", "-n", "1"]
+    hopeless += [
+        "--set=training.max_steps=10000000",
+        "--set=training.evaluate_every_steps=10000000",
+    ]
     return run([*RUN, "-c", "loads.yaml", "--study", "broken", *hopeless], folder)
 
 
@@ -259,9 +264,21 @@ def interrupted(folder: Path, terminated: Answer, record: Record) -> Answer:
 
 
 @pytest.fixture(scope="module")
-def completed(folder: Path, interrupted: Answer, record: Record) -> Answer:
+def interrupted_twice(folder: Path, interrupted: Answer, record: Record) -> Answer:
+    """Study `one` goes on and is ended by two Ctrl+C, the second before it has ended in order."""
+    with Search(["--resume", "one"], folder) as search:
+        search.wait_for_line(r"\[\d+/2003\] ")
+        answer = search.end(signal.SIGINT, times=2)
+    answer.trials = record()
+    return answer
+
+
+@pytest.fixture(scope="module")
+def completed(
+    folder: Path, interrupted: Answer, interrupted_twice: Answer, record: Record
+) -> Answer:
     """Study `one` goes on by the command that was printed, quietly, to its end."""
-    total = str(num_counted(interrupted.trials) + 2)
+    total = str(num_counted(interrupted_twice.trials) + 2)
     command = [*command_to_go_on(interrupted), "--trials", total, "-q"]
     answer = run([*RUN, *command], folder)
     answer.trials = record()
@@ -273,7 +290,9 @@ def test_a_search_in_which_every_trial_fails_ends_with_1_and_says_why(broken: An
     assert (broken.returncode, broken.stderr) == (1, "")
     lines = broken.stdout.splitlines()
     summary = lines.index("no trial is complete yet")
-    assert [line for line in lines[:summary] if not is_known(line)] == []
+    tried_again = [line for line in lines if line.startswith("trial 000") and "tried again" in line]
+    assert len(tried_again) == 1
+    assert [line for line in lines[:summary] if not is_known(line)] == tried_again
     assert re.match(r"  trial 000 \d( bi)? failed: hung: its worker process", lines[summary + 1])
 
 
@@ -315,7 +334,7 @@ def test_a_second_search_of_a_study_is_refused_and_told_who_searches_it(
     terminated: Answer,
 ) -> None:
     second = terminated.second
-    assert (second.returncode, second.stdout) == (1, "")
+    assert (second.returncode, second.stdout) == (2, "")
     who = f"process {terminated.pid} on {socket.gethostname()} is searching one"
     assert second.stderr.startswith(f"error: a study has one search at a time: {who}; ")
     assert len(second.stderr.splitlines()) == 1
@@ -335,11 +354,25 @@ def test_a_signal_ends_a_search_with_its_record_in_order(
 
 
 @pytest.mark.slow
+def test_a_second_interrupt_ends_it_at_once_and_loses_nothing(
+    interrupted: Answer, interrupted_twice: Answer
+) -> None:
+    assert interrupted_twice.returncode == 130
+    said = interrupted_twice.stdout + interrupted_twice.stderr
+    assert "Traceback" not in said
+    assert "python -m search.run --resume one" in said
+    assert not interrupted_twice.is_group_left
+    ended = [trial for trial in interrupted.trials if trial.state.counts]
+    now = {trial.number: trial for trial in interrupted_twice.trials}
+    assert all(now[trial.number] == trial for trial in ended)
+
+
+@pytest.mark.slow
 def test_the_printed_command_goes_on_with_the_trials_that_ran(
-    terminated: Answer, interrupted: Answer, completed: Answer
+    terminated: Answer, interrupted: Answer, interrupted_twice: Answer, completed: Answer
 ) -> None:
     assert completed.returncode == 0
-    assert num_counted(completed.trials) == num_counted(interrupted.trials) + 2
+    assert num_counted(completed.trials) == num_counted(interrupted_twice.trials) + 2
     now = {trial.number: trial for trial in completed.trials}
     waiting = [t for t in interrupted.trials if t.state is TrialState.WAITING]
     assert 0 < len(waiting) <= 2
@@ -422,18 +455,20 @@ class Search:
                 return
         raise AssertionError(f"no line {pattern} in {self._said}, {self.errors()}")
 
-    def end(self, number: signal.Signals) -> Answer:
+    def end(self, number: signal.Signals, times: int = 1) -> Answer:
         """Send a signal, Ctrl+C to the whole group, and wait for the end."""
-        if number is signal.SIGINT:
-            os.killpg(self.process.pid, number)
-        else:
-            self.process.send_signal(number)
+        for _ in range(times):
+            if number is signal.SIGINT:
+                os.killpg(self.process.pid, number)
+            else:
+                self.process.send_signal(number)
+            time.sleep(0.1)  # two that come together are one
         said, _ = self.process.communicate(timeout=PATIENCE_SECONDS)
         return Answer(
             returncode=self.process.returncode,
             stdout="".join(self._said) + said,
             stderr=self.errors(),
-            is_group_left=is_group_left(self.process.pid, time.monotonic() + 30),
+            is_group_left=is_group_left(self.process.pid, time.monotonic() + 90),
         )
 
     def errors(self) -> str:

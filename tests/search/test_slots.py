@@ -1,5 +1,6 @@
 """How many trials fit on the machines there are."""
 
+import re
 from typing import Any
 
 import pytest
@@ -55,20 +56,39 @@ def test_the_slots_of_all_machines_add_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "needs"),
+    ("asked", "machines", "message"),
     [
-        ({"cpus_per_trial": 17}, "17 CPUs and 0 GPUs"),
-        ({"gpus_per_trial": 9}, "1 CPUs and 9 GPUs"),
-        ({"gpus_per_trial": 4}, "1 CPUs and 4 GPUs"),
+        ({"gpus_per_trial": 2}, [LAPTOP], "needs 2 GPUs: the cluster has 0; lower --gpus-per"),
+        ({"gpus_per_trial": 1}, [LAPTOP], "needs 1 GPU: the cluster has 0; lower --gpus-per"),
+        ({"gpus_per_trial": 0.5}, [], "needs 0.5 GPUs: the cluster has 0; lower --gpus-per"),
+        ({"cpus_per_trial": 3}, [LAPTOP], "needs 3 CPUs: the cluster has 2; lower --cpus-per"),
+        (
+            {"cpus_per_trial": 17},
+            CLUSTER,
+            "needs 17 CPUs: the cluster has 20, at most 16 on one machine; lower --cpus-per-trial",
+        ),
+        (
+            {"gpus_per_trial": 9},
+            CLUSTER,
+            "needs 9 GPUs: the cluster has 10, at most 8 on one machine; lower --gpus-per-trial",
+        ),
+        (
+            {"gpus_per_trial": 4},
+            CLUSTER,
+            "needs 1 CPUs and 4 GPUs on one machine: no machine has both; lower --cpus-per-trial",
+        ),
     ],
 )
 def test_a_trial_that_no_machine_can_hold_is_refused_with_what_there_is(
-    asked: dict[str, Any], needs: str
+    asked: dict[str, Any], machines: list[dict[str, float]], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"a trial needs {needs} on one machine: the largest has"):
-        plan_slots(Resources(**asked), "cpu", CLUSTER)
-    with pytest.raises(ConfigError, match=r"the largest has 2 and 0; lower --cpus-per-trial or"):
-        plan_slots(Resources(**asked), "cpu", [LAPTOP])
+    with pytest.raises(ConfigError, match=re.escape(f"a trial {message}")):
+        plan_slots(Resources(**asked), "cpu", machines)
+
+
+def test_a_trial_on_cuda_without_a_gpu_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"on cuda needs a GPU: got gpus_per_trial=0; raise"):
+        plan_slots(Resources(gpus_per_trial=0), "cuda", [WORKSTATION])
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (2, 2), (2.5, 2)])

@@ -178,8 +178,13 @@ def test_a_space_of_no_layers_asks_for_no_width_and_holds_the_linear_twin() -> N
 
 def test_a_point_whose_values_contradict_each_other_is_refused() -> None:
     space = DERIVED.model_copy(update={"num_layers": Choice[int](choices=(0,))})
-    with pytest.raises(ValueError, match="widths may be empty only with linear_skip=True"):
+    with pytest.raises(ValueError, match=r"^widths may be empty only with linear_skip=True.*skip$"):
         fixed(space, linear_skip=False)
+
+
+def test_a_point_that_is_no_configuration_is_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^batch_size: Input should be greater than 0$"):
+        fixed(DERIVED, batch_size=-1)
 
 
 @pytest.mark.parametrize(
@@ -273,6 +278,32 @@ def test_every_dimension_can_be_fixed_by_a_plain_value() -> None:
 def test_a_dimension_that_cannot_be_is_refused(written: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Space.model_validate({"width": written})
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most", "beyond"),
+    [
+        ("num_layers", 0, 64, [-1, 65, 10**6]),
+        ("hidden_size", 1, 65_536, [0, -5, 65_537, 10**30]),
+        ("width", 1, 65_536, [0, 65_537]),
+        ("dropout", 0.0, 0.99, [-0.1, 1.0, 1.5]),
+        ("patch_length", 1, 100_000, [0, -1, 100_001]),
+        ("lookback", 1, 100_000, [0, -1, 100_001]),
+        ("learning_rate", 1e-10, 1e38, [0.0, -1.0, 1e300]),
+        ("batch_size", 1, 1_048_576, [0, -1, 2**40]),
+        ("weight_decay", 0.0, 100.0, [-1e-9, 101.0]),
+    ],
+)
+def test_values_with_which_no_trial_can_run_are_refused(
+    name: str, least: float, most: float, beyond: list[float]
+) -> None:
+    for value in (least, most, {"choices": [least, most]}, {"low": least, "high": most}):
+        Space.model_validate({name: value})
+    for value in beyond:
+        low, high = min(value, most), max(value, most)
+        for written in (value, {"choices": [most, value]}, {"low": low, "high": high}):
+            with pytest.raises(ValidationError, match=rf"{name}[\s\S]*must be "):
+                Space.model_validate({name: written})
 
 
 @pytest.mark.parametrize("low", [float("nan"), float("-inf")])
@@ -497,3 +528,9 @@ def test_a_lookback_of_less_than_a_season_leaves_the_seasonal_normalisation_out(
 def test_a_space_that_is_not_derived_yet_cannot_be_drawn_from() -> None:
     with pytest.raises(AssertionError, match="normalisation must be derived from the table"):
         Space().draw(lambda _, d: d.choices[0] if isinstance(d, Choice) else d.low)
+
+
+def test_a_start_of_more_layers_than_any_forecaster_has_is_refused() -> None:
+    assert len(Start(widths=(1,) * 64).widths) == 64
+    with pytest.raises(ValidationError, match="at most 64 items"):
+        Start(widths=(1,) * 65)

@@ -121,9 +121,9 @@ def test_trials_that_run_are_not_asked_for_again(open_small_study: OpenStudy) ->
     proposals = [ask(study) for _ in range(3)]
     assert [proposal.number for proposal in proposals] == [0, 1, 2]
     assert study.ask() is None
-    assert study.running_numbers == {0, 1, 2}
+    assert study.unended_numbers == {0, 1, 2}
     study.fail(1, "RuntimeError: lost")
-    assert study.running_numbers == {0, 2}
+    assert study.unended_numbers == {0, 2}
     assert not study.is_running(1)
     assert study.ask() is None
 
@@ -233,7 +233,7 @@ def test_too_large_and_too_costly_configurations_are_never_proposed(
         assert widths == {4, 6}
         rejected = [t for t in study.trials() if t.state is TrialState.REJECTED]
         assert any(trial.reason.endswith(f"exceed {reason}") for trial in rejected)
-        assert len(study.running_numbers) == 3
+        assert len(study.unended_numbers) == 3
 
 
 def test_a_point_that_makes_no_model_is_rejected(
@@ -368,7 +368,8 @@ def test_what_was_running_waits_again_as_it_was_and_comes_first(
 
     study = open_small_study(sampler="random", first_rung_steps=50)
     assert states(study) == ["complete", "waiting", "waiting"]
-    assert study.running_numbers == frozenset()
+    assert study.unended_numbers == {1, 2}
+    assert not study.is_running(1)
     after = [raw_trial(tmp_path / "record.db", number) for number in (1, 2)]
     for old, new in zip(before, after, strict=True):
         assert (new.params, new.user_attrs) == (old.params, old.user_attrs)

@@ -125,14 +125,16 @@ def test_commands_name_the_folder_where_it_is_another_one(summary: Callable[...,
     trials, home = [complete(0, 0.1)], "my results"
     shown = summary(trials, home=home)
     assert "served by: python -m search ui --home 'my results'" in shown
-    assert "--resume loads-1 --set 'home=my results' --add-trials 50" in shown
+    assert "--resume loads-1 --home 'my results' --add-trials 50" in shown
     assert "search sync loads-1 --home 'my results'" in summary(trials, home=home, page=None)
 
 
 def test_a_database_url_with_its_password_is_not_printed(summary: Callable[..., str]) -> None:
     shown = summary([complete(0, 0.1)], storage="postgresql://me:secret@db/optuna")
     assert "--resume loads-1 --storage URL --add-trials 50" in shown
-    assert "secret" not in shown
+    behind = summary([complete(0, 0.1)], storage="postgresql://me:secret@db/optuna", page=None)
+    assert "MLflow is behind: python -m search sync loads-1 --storage URL" in behind
+    assert "secret" not in shown + behind
 
 
 def test_without_a_complete_trial_it_says_why_the_first_ones_failed(

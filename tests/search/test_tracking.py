@@ -14,8 +14,9 @@ from typing import Any
 
 import mlflow
 import pytest
+import sqlalchemy
 import yaml
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
 
 from pipelines.baselines import BaselineScore
 from pipelines.training import Evaluation
@@ -32,7 +33,7 @@ from search.projection import (
 )
 from search.record import RecordedEvaluation, TrialRecord, TrialState
 from search.study import Study
-from search.tracking import View, ViewError, open_store, rebuild
+from search.tracking import View, ViewError, open_store, rebuild, why
 
 pytestmark = pytest.mark.slow  # real stores: half a minute together
 
@@ -466,6 +467,55 @@ def test_a_study_that_can_go_on_is_not_shown_as_finished(
     assert (run.info.status, run.data.tags["state"]) == (status, state)
 
 
+def test_a_trial_that_was_tried_again_shows_how_often_and_every_reason(
+    view_store: str, facts: StudyFacts, snapshot: Snapshot, dump_view: DumpView
+) -> None:
+    trial, view = snapshot.trials[4], View(view_store, "lstm-search", facts)
+    for reasons in ((), ("OSError: [Errno 5]",), ("OSError: [Errno 5]", "hung: x" * 2000)):
+        waiting = replace(trial, state=TrialState.WAITING, retries=reasons)
+        for state in (TrialState.WAITING, TrialState.RUNNING):
+            view.show_trials([replace(waiting, state=state)])
+    run = dump_view(view_store)[trial.name]
+    assert run["info"][0] == "RUNNING"
+    assert (run["tags"]["retries"], run["tags"]["retry_reason"][:7]) == ("2", "hung: x")
+    text = f"try 1: OSError: [Errno 5]\ntry 2: {'hung: x' * 2000}\n"
+    assert run["artifacts"] == {"retries.txt": text.encode()}
+
+
+def test_ended_runs_are_shown_again_unless_they_are_trusted(
+    projected: str, facts: StudyFacts, snapshot: Snapshot, dump_view: DumpView, tmp_path: Path
+) -> None:
+    before, complete = dump_view(projected), snapshot.trials[0].name
+    ids = run_ids(projected)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store, store:
+        of_two = [ids[complete], ids[snapshot.trials[2].name]]
+        store.execute("DELETE FROM metrics WHERE run_uuid IN (?, ?)", of_two)
+        # The second was cut off before its end.
+        store.execute("UPDATE runs SET end_time = NULL WHERE run_uuid = ?", of_two[1:])
+    trusting = View(projected, "lstm-search", facts, trusts_ended_runs=True)
+    trusting.show_all(snapshot)
+    assert dump_view(projected)[complete].pop("metrics") == {}
+    View(projected, "lstm-search", facts).show_all(snapshot)
+    assert dump_view(projected) == before
+
+
+def test_runs_made_twice_behind_a_views_back_become_one_at_the_end(
+    view_store: str, facts: StudyFacts, snapshot: Snapshot, dump_view: DumpView
+) -> None:
+    view, client = View(view_store, "lstm-search", facts), MlflowClient(view_store)
+    view.show_trials(snapshot.trials)
+    ids = run_ids(view_store)
+    for run in [client.get_run(run_id) for run_id in ids.values()]:
+        tags = {name: value for name, value in run.data.tags.items() if name != "outcome"}
+        for started_at in (run.info.start_time - 1, run.info.start_time + 1):  # found in any order
+            client.create_run(run.info.experiment_id, started_at, tags, run.info.run_name)
+    view.show_all(snapshot)
+    assert run_ids(view_store) == ids
+    rebuild(view_store, "anew", facts, snapshot, [])
+    for name in shown_trials(snapshot):
+        assert dump_view(view_store)[name] == dump_view(view_store, "anew")[name]
+
+
 def test_a_trial_that_waits_to_be_run_again_is_shown_as_scheduled(
     projected: str, played_study: Study, facts: StudyFacts, dump_view: DumpView
 ) -> None:
@@ -572,11 +622,52 @@ def test_a_deleted_experiment_is_not_used_and_the_remedy_is_named(
         rebuild(projected, "lstm-search", facts, snapshot, [])
 
 
+def test_a_store_that_another_process_holds_is_an_error_of_one_line_and_no_traceback(
+    projected: str,
+    facts: StudyFacts,
+    snapshot: Snapshot,
+    tmp_path: Path,
+    locks_not_awaited: None,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
+        store.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ViewError, match=r"take study small: database is locked; see that"):
+            rebuild(projected, "lstm-search", facts, snapshot, [])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def locks_not_awaited() -> Iterator[None]:
+    """MLflow gives a locked SQLite file up at once, and not after its 20 seconds."""
+
+    def at_once(*event: Any) -> tuple[str, Any]:
+        _, _, statement, parameters, _, _ = event
+        return statement.replace("busy_timeout = 20000", "busy_timeout = 1"), parameters
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", at_once, retval=True)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", at_once)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MlflowException("experiment x is gone\nmore"), "experiment x is gone"),
+        (ValueError(), "ValueError"),
+        (MlflowException("API request failed with error code 403 != 200"), "error 403"),
+        (OSError("y" * 9000), "y" * 200),
+    ],
+)
+def test_why_mlflow_fails_is_a_few_words(error: Exception, reason: str) -> None:
+    assert why(error) in (reason, f"it answers with {reason}")
+
+
 def test_a_server_that_is_not_there_is_an_error_that_names_the_study(
     free_port: int, facts: StudyFacts, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(ViewError, match="MLflow does not take study small"):
+    with pytest.raises(ViewError, match="MLflow does not take study small: connection refused"):
         rebuild(f"http://127.0.0.1:{free_port}", "lstm-search", facts, snapshot, [])
 
 

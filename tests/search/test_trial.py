@@ -1,10 +1,11 @@
 """One trial: evaluations in order, weights with the best of them, the same for the same seed."""
 
 import dataclasses
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from models.config import LSTMConfig
@@ -15,9 +16,9 @@ from pipelines.splits import SearchData
 from pipelines.training import Evaluation, TrainingDiverged
 from pipelines.training_config import TrainConfig
 from pipelines.weights import forecaster_from_bytes
-from pipelines.windows import build_windows, evenly_spaced
+from pipelines.windows import Windows, build_windows, evenly_spaced
 from search.space import TrialConfig
-from search.trial import TrialStep, run_trial
+from search.trial import SecondTry, TrialOutOfMemory, TrialStep, is_out_of_memory, run_trial
 
 UNREPEATABLE = ("steps_per_second", "peak_memory_bytes", "train_seconds", "evaluate_seconds")
 
@@ -115,6 +116,95 @@ def test_a_trial_runs_on_as_many_threads_as_it_is_told(data: SearchData) -> None
     steps.close()
 
 
+@pytest.mark.parametrize("num_steps", [1, 3, 6])
+def test_a_trial_goes_on_from_its_state_as_if_it_had_not_been_interrupted(
+    data: SearchData, num_steps: int
+) -> None:
+    config = restless_config(max_steps=6, max_validation_windows=15)
+    undisturbed = list(run_trial(config, data, 7, "mae"))
+    interrupted = run_trial(config, data, 7, "mae", save_every_seconds=0)
+    step = [next(interrupted) for _ in range(num_steps)][-1]
+    interrupted.close()
+    assert isinstance(step, TrialStep)
+    assert step.saved is not None
+    resumed = list(run_trial(config, data, 7, "mae", saved=step.saved))
+    assert numbers(resumed) == numbers(undisturbed[num_steps:])
+    assert list(map(weights_in, resumed)) == list(map(weights_in, undisturbed[num_steps:]))
+
+
+def test_a_state_is_saved_no_more_often_than_asked(data: SearchData) -> None:
+    steps = list(run_trial(restless_config(), data, 7, "mae", save_every_seconds=3600))
+    assert [step.saved for step in steps] == [None] * len(steps)
+
+
+def test_what_is_no_saved_state_is_refused(data: SearchData) -> None:
+    with pytest.raises(ValueError, match="goes on from a state that it saved: got 7 bytes"):
+        next(run_trial(small_config(), data, 7, "mae", saved=b"nothing"))
+
+
+@pytest.mark.parametrize("when", ["at once", "after two evaluations"])
+def test_a_trial_out_of_memory_goes_on_with_halved_batches(
+    data: SearchData, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    config = restless_config(max_steps=6)
+    undisturbed = numbers(run_trial(config, data, 7, "mae"))
+    needs_memory(monkeypatch, more_than=4, after={"at once": 0, "after two evaluations": 2}[when])
+    steps = list(run_trial(config, data, 7, "mae", save_every_seconds=0))
+    tries = [step for step in steps if isinstance(step, SecondTry)]
+    assert tries == [SecondTry("out of memory at batch size 8, now halved")]
+    halved = numbers(step for step in steps if isinstance(step, TrialStep))
+    assert [e.step for e in halved] == [e.step for e in undisturbed]
+    losses = [e.train_loss for e in undisturbed]
+    assert [e.train_loss for e in halved] == pytest.approx(losses, rel=0.01)
+
+
+def test_a_trial_out_of_memory_with_halved_batches_too_raises(
+    data: SearchData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_memory(monkeypatch, more_than=3)
+    with pytest.raises(TrialOutOfMemory, match="with batches of 8 in halves too"):
+        list(run_trial(small_config(), data, 7, "mae"))
+
+
+def test_another_error_of_a_trial_is_not_taken_for_a_lack_of_memory(
+    data: SearchData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Any, origins: Any) -> Any:
+        raise RuntimeError("the window is broken")
+
+    monkeypatch.setattr(Windows, "inputs", broken)
+    with pytest.raises(RuntimeError, match="the window is broken"):
+        list(run_trial(small_config(), data, 7, "mae"))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("shape mismatch"), False),
+        (OSError("no space left on device"), False),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def needs_memory(monkeypatch: pytest.MonkeyPatch, more_than: int, after: int = 0) -> None:
+    """Make training on more windows at once ask the allocator for the impossible."""
+    take_inputs, num_calls = Windows.inputs, count()
+
+    def inputs(self: Windows, origins: torch.Tensor) -> Any:
+        # Evaluations and the fit of the skip pass through here too, with more windows.
+        if more_than < len(origins) <= 8 and next(num_calls) >= after:
+            torch.empty(1 << 50)
+        return take_inputs(self, origins)
+
+    monkeypatch.setattr(Windows, "inputs", inputs)
+
+
 def test_a_diverging_learning_rate_raises(data: SearchData) -> None:
     with pytest.raises(TrainingDiverged, match="the loss must stay finite"):
         list(run_trial(small_config(learning_rate=1e38), data, 1, "mae"))
@@ -155,6 +245,13 @@ def errors_of(weights: bytes, data: SearchData, num_windows: int) -> Errors:
     windows = build_windows(data, scaling, forecaster.shape.lookback, True, "cpu")
     origins = evenly_spaced(windows.validation_origins, num_windows)
     return evaluate(forecaster, windows, scaling, origins)
+
+
+def weights_in(step: Any) -> list[Any] | None:
+    if step.weights is None:
+        return None
+    tensors = safetensors.torch.load(step.weights)
+    return [(name, tensors[name].tolist()) for name in sorted(tensors)]
 
 
 def numbers(steps: Any) -> list[Evaluation]:

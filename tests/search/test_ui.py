@@ -110,7 +110,7 @@ def listening_addresses(port: int) -> set[str]:
 
 def test_a_folder_without_a_search_is_told_how_to_begin_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no search in .*; begin one: python -m search\.run"):
-        serve(str(tmp_path))
+        serve(tmp_path)
 
 
 def test_the_port_of_the_printed_links_is_taken_unless_somebody_listens_there() -> None:

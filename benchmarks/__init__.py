@@ -1,0 +1,1 @@
+"""The project put to the test: faults, outages, long searches. Each runs as a module."""

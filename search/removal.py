@@ -1,0 +1,161 @@
+"""Studies deleted whole: runs, artifacts, weights, record and what Ray left, together.
+
+Nothing outside the home is touched but Ray's own temporary folders, and no link is followed.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.config import ConfigError, SearchConfig, parse_config
+from search.leftovers import unused_leftovers
+from search.lock import StudyLockedError, holder, is_locked, locked
+from search.places import (
+    lock_file,
+    record_files,
+    record_url,
+    tracking_uri,
+    weights_folder,
+)
+from search.studies import Overview, num_bytes_in, overviews
+from search.study import UnknownStudyError, delete_study, read_study
+from search.tracking import StoredRuns, delete_runs, shrink_store, stored_runs
+
+FINALISTS = ".finalists"
+"""Ends the name of the study that holds another's finalists."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What has gone with a study."""
+
+    num_bytes: int
+    num_runs: int
+    notes: tuple[str, ...] = ()
+    """What is left for the user to do."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What a cleaning takes, and what it leaves although it is old."""
+
+    studies: tuple[Overview, ...]
+    leftovers: tuple[Path, ...]
+    kept: tuple[tuple[str, str], ...]
+    """Studies, and why each is kept."""
+
+
+def plan_cleaning(config: SearchConfig, older_than_seconds: float) -> Cleaning:
+    """Choose the studies that were last written to so long ago, and Ray's unused leftovers."""
+    found, now = overviews(config), time.time()
+    old = [s for s in found if now - (s.last_at or now) >= older_than_seconds or not s.is_readable]
+    reasons = {study.name: why_kept(config, study.name) for study in old}
+    return Cleaning(
+        tuple(study for study in old if reasons[study.name] is None),
+        tuple(unused_leftovers(path for study in found for path in study.ray_sessions)),
+        tuple((name, reason) for name, reason in reasons.items() if reason is not None),
+    )
+
+
+def why_kept(config: SearchConfig, name: str) -> str | None:
+    """Why a study must not be deleted; None where it may be.
+
+    Raises:
+        ViewError: where MLflow does not say whether a registered model needs the study's runs.
+    """
+    if name.endswith(FINALISTS):
+        return "it holds finalists, which are never removed"
+    if is_locked(lock_file(config, name)):
+        return f"it is being searched by {holder(lock_file(config, name))}: end that search first"
+    try:
+        notes, _ = read_study(record_url(config, name), name)
+    except UnknownStudyError as error:
+        files = " ".join(str(path) for path in record_files(config, name))
+        return f"{error}; or delete its files yourself: {files}"
+    models = _stored(config, notes)[1].models
+    return f"a registered model needs it: {', '.join(models)}" if models else None
+
+
+def remove_study(config: SearchConfig, name: str) -> Removed:
+    """Delete a study for good: its runs with their artifacts, its weights, its record.
+
+    In this order, so that one who is killed in the middle can delete it again.
+
+    Raises:
+        ConfigError: where the study is kept; says why.
+        ViewError: where MLflow cannot be reached or refuses.
+    """
+    if reason := why_kept(config, name):
+        raise ConfigError(f"study {name} is kept: {reason}")
+    with _held(config, name):
+        notes, _ = read_study(record_url(config, name), name)
+        uri, stored = _stored(config, notes)
+        store = Path(uri.removeprefix("sqlite:///"))
+        store_files = [store, store.with_name(f"{store.name}-wal")] if stored.is_local else []
+        own = [*record_files(config, name), weights_folder(config, name), *stored.folders]
+        before = num_bytes_in([*own, *store_files])
+        if stored.run_ids:
+            delete_runs(uri, stored, name, notes["facts"]["uid"])
+        is_shrunk = not stored.is_local or shrink_store(uri)
+        delete_path(weights_folder(config, name))
+        if config.storage:
+            delete_study(config.storage, name)
+        for path in record_files(config, name):
+            delete_path(path)
+    return Removed(
+        before - num_bytes_in([*own, *store_files]),
+        len(stored.run_ids),
+        tuple(_left_to_do(stored, is_shrunk)),
+    )
+
+
+def delete_path(path: Path) -> None:
+    """Delete a file, a folder, or a link but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def delete_leftovers(paths: Iterable[Path]) -> int:
+    """Delete folders that Ray left; return the bytes freed."""
+    freed = 0
+    for path in paths:
+        before = num_bytes_in([path])
+        shutil.rmtree(path, ignore_errors=True)
+        freed += before - num_bytes_in([path])
+    return freed
+
+
+def _left_to_do(stored: StoredRuns, is_shrunk: bool) -> Iterator[str]:
+    if stored.run_ids and not stored.is_local:
+        yield "its runs are marked deleted: `mlflow gc` beside that server frees their bytes"
+    if not is_shrunk:
+        yield "mlflow.db is in use or its disk full: it shrinks at the next deletion"
+
+
+def _stored(config: SearchConfig, notes: dict[str, Any]) -> tuple[str, StoredRuns]:
+    """Where the view of a study is, and what it holds of it."""
+    if "config" not in notes or "facts" not in notes:  # killed while it was begun
+        return "", StoredRuns((), (), (), is_local=False)
+    at = {"home": config.home, "storage": config.storage}
+    recorded = parse_config(json.loads(notes["config"]) | at)
+    uri = tracking_uri(recorded)
+    return uri, stored_runs(uri, notes["facts"]["uid"], config.home_folder)
+
+
+@contextmanager
+def _held(config: SearchConfig, name: str) -> Iterator[None]:
+    try:
+        with locked(lock_file(config, name), name):
+            yield
+    except StudyLockedError:
+        who = holder(lock_file(config, name))
+        raise ConfigError(
+            f"study {name} is being searched by {who}: end that search first"
+        ) from None
