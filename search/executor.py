@@ -183,15 +183,37 @@ def run_trials(
         {"cpu": job.slots.cpus_per_trial, "gpu": job.slots.gpus_per_trial},
     )
     try:
-        with scratch_folder() as scratch, _signal_handlers_kept():
+        is_over = False
+        while not is_over:
             watch = _Watch(recorder, awaited)
-            _tuner(trainable, asker, recorder, watch, deadline, job.slots.count, scratch).fit()
+            is_over = _fit(trainable, asker, recorder, watch, deadline, job.slots.count)
     finally:
         study.requeue_running()
     ending = _ending(study, asker, deadline)
     recorder.clear_files()
     awaited.end(is_patient=ending in (Ending.DONE, Ending.EXHAUSTED))
     return ending
+
+
+def _fit(
+    trainable: Any,
+    asker: "_Asker",
+    recorder: Recorder,
+    watch: "_Watch",
+    deadline: "_Deadline",
+    num_concurrent: int,
+) -> bool:
+    """Run trials until Tune has ended; return False where it broke off and has to begin anew."""
+    with scratch_folder() as scratch, _signal_handlers_kept():
+        try:
+            _tuner(trainable, asker, recorder, watch, deadline, num_concurrent, scratch).fit()
+        except RuntimeError as error:
+            # Tune outlives dead actors, but not those that Ray ends for lack of memory (2.60).
+            if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
+                raise
+            watch.lose_running(str(error.__cause__))
+            return False
+    return True
 
 
 def _tuner(
@@ -416,9 +438,24 @@ class _Watch(_StaysHere, tune.Callback):  # type: ignore[misc]
         self._recorder = recorder
         self._awaited = awaited
         self._looked_at = 0.0
+        self._workers: dict[int, Any] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._workers[trial.config["number"]] = trial.temporary_state.ray_actor
         self._recorder.start(trial.config["number"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._workers.pop(trial.config["number"], None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._workers.pop(trial.config["number"], None)
+
+    def lose_running(self, why: str) -> None:
+        """Let the trials wait that ran; `why` names the workers that Ray ended."""
+        for number, worker in self._workers.items():
+            if worker._actor_id.hex() in why:
+                self._recorder.fail(number, f"ray.exceptions.OutOfMemoryError: {why}")
+        self._recorder.requeue_running()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -429,16 +466,13 @@ class _Watch(_StaysHere, tune.Callback):  # type: ignore[misc]
         if time.monotonic() - self._looked_at >= PATIENCE_SECONDS:
             self._looked_at = time.monotonic()
             self._awaited.look()
-            self._end_overdue(trials)
+            self._end_overdue()
 
-    def _end_overdue(self, trials: list[Any]) -> None:
+    def _end_overdue(self) -> None:
         # A step that hangs would keep its slot for ever. Not left to the worker's process, which
         # may be stopped or wait for its device; Tune makes another.
-        overdue = self._recorder.overdue()
-        for trial in trials if overdue else ():
-            worker = trial.temporary_state.ray_actor
-            if worker is not None and trial.config["number"] in overdue:
-                ray.kill(worker)
+        for number in self._recorder.overdue():
+            ray.kill(self._workers[number])
 
 
 class _Silence(tune.ProgressReporter):  # type: ignore[misc]

@@ -121,6 +121,11 @@ class Recorder:
         self._study.note_retry(number, reason, traceback)
         self._tell("on_retry", self._study.requeue(number))
 
+    def requeue_running(self) -> None:
+        """Let the running trials wait, none of which is to blame."""
+        self._heard_at.clear()
+        self._study.requeue_running()
+
     def overdue(self) -> list[int]:
         """The running trials that have hung for too long."""
         latest = time.monotonic() - self._max_step_seconds

@@ -82,6 +82,12 @@ def test_an_unknown_frequency_is_refused_with_the_spelling_of_today(
         resolve_frequency(alias)
 
 
+@pytest.mark.parametrize("alias", ["-1h", "0D"])
+def test_a_frequency_that_does_not_run_forwards_is_refused(alias: str) -> None:
+    with pytest.raises(DataError, match=f"must run forwards: got '{alias}'"):
+        resolve_frequency(alias)
+
+
 def test_uneven_timestamps_are_refused() -> None:
     timestamps = pd.Timestamp("2014-01-01") + pd.to_timedelta([0, 1, 3, 7, 12, 20], unit="h")
     with pytest.raises(DataError, match=r"timestamps must be evenly spaced.* --freq none"):

@@ -38,7 +38,7 @@ def test_what_may_be_either_is_what_is_said(decimal: DecimalMark, number: float)
 
 @pytest.mark.parametrize("cells", [("1,125", "2,250"), ("1.125", "2.250")], ids=str)
 def test_what_may_be_either_is_refused(cells: tuple[str, ...]) -> None:
-    with pytest.raises(DataError, match=r"'[12].125' in column load, row 1 may be either|1,125"):
+    with pytest.raises(DataError, match=r"'1[.,]125' in column load, row 1 may be either"):
         read(*cells)
 
 

@@ -249,3 +249,22 @@ def test_a_table_that_cannot_be_used_ends_with_2_and_its_remedy_works(
 def test_a_wrong_setting_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--horizon", "0"]) == 2
     assert "horizon" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("assignment", "word"),
+    [
+        ("data.missing=drop", "data.missing"),
+        ("data.nothing=1", "data.nothing"),
+        ("data.season=[", "not valid YAML"),
+        ("data.horizon=2014-01-01", "data.horizon"),
+        ("data.series=\x1b[2J", "not valid YAML"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    assignment: str, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--set", assignment]) == 2
+    error = capsys.readouterr().err
+    assert word in error
+    assert error.rstrip("\n").isprintable()

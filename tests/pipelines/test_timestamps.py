@@ -69,6 +69,53 @@ def test_other_values_are_no_timestamps(values: tuple[object, ...]) -> None:
     assert not is_timestamp_column(pd.Series(values, name="date"))
 
 
+@pytest.mark.parametrize(
+    "values",
+    [("1226", "1301", "?", "1250", "1260", "1270"), ("1226.5", "1301.5", "1250.5"), ("9:30 PM",)],
+    ids=str,
+)
+def test_numbers_and_times_in_text_are_no_timestamps(values: tuple[str, ...]) -> None:
+    assert not is_timestamp_column(pd.Series(values, name="load"))
+
+
+@pytest.mark.parametrize("text", ["12:00", "Mon", "Mon 12:00", "31.12", "now", "today"])
+def test_what_has_no_year_is_never_read_as_a_day_of_this_year(text: str) -> None:
+    with pytest.raises(DataError, match="timestamps must parse"):
+        parse_timestamps(pd.Series([text] * 3, name="day"))
+
+
+def test_the_order_that_runs_evenly_is_taken_where_every_day_could_be_a_month() -> None:
+    months = pd.date_range("2014-01-01", periods=24, freq="MS")
+    for form, order in (("%d/%m/%Y", "day"), ("%m/%d/%Y", "month"), ("%d-%m-%y", "day")):
+        parsed, note = parse_timestamps(pd.Series(months.strftime(form)))
+        assert parsed.tolist() == months.tolist()
+        assert str(note).endswith(f"are read {order} first")
+
+
+def test_dates_that_are_named_beside_numeric_ones_keep_their_own_order() -> None:
+    assert parse("13/02/2014", "2014-03-02", "1 Apr 2014") == [
+        "2014-02-13 00:00:00",
+        "2014-03-02 00:00:00",
+        "2014-04-01 00:00:00",
+    ]
+
+
+def test_two_digits_of_a_year_are_of_1969_to_2068() -> None:
+    assert parse("31.12.68", "31.12.69") == ["2068-12-31 00:00:00", "1969-12-31 00:00:00"]
+
+
+def test_days_of_excel_need_the_name_of_a_date() -> None:
+    days = [41640, 41641, 41642]
+    assert is_timestamp_column(pd.Series(days, name="Date"))
+    assert not is_timestamp_column(pd.Series(days, name="time"))
+
+
+def test_hours_since_1970_are_not_taken_for_dates_without_marks() -> None:
+    hours = pd.date_range("2031-01-01", periods=48, freq="h")
+    column = pd.Series(hours.as_unit("s").asi8, name="time")
+    assert parse_timestamps(column)[0].tolist() == hours.tolist()
+
+
 def test_numbers_are_timestamps_only_under_such_a_name() -> None:
     assert not is_timestamp_column(pd.Series([2014, 2015], name="load"))
 

@@ -392,7 +392,7 @@ def test_when_the_time_is_over_running_trials_wait_and_a_resume_completes_them(
     assert after.evaluations[:2] == before.evaluations
     assert recorded(after) == alone(after, data)
     steps = [step for kind, step in diary.of(1) if kind == "evaluation"]
-    assert len(steps) == (3 if is_saved else 4)
+    assert len(steps) == (2 if is_saved else 4)
     assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
