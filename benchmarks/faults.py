@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,36 +171,43 @@ FAULTS = (
 )
 
 
-LONGEST_TRY = 4
-"""Attempts for each fault that strikes: a search that does not even start ends the round."""
+NUM_ATTEMPTS = 4
+"""At a fault that comes too late: the study goes on with more trials each time."""
+
+
+def plan_round(rng: random.Random, num_faults: int, view: str) -> list[Fault]:
+    """Pick faults at random that a study with such a view can meet."""
+    possible = [fault for fault in FAULTS if fault.needs in ("", view)]
+    return rng.choices(possible, [fault.weight for fault in possible], k=num_faults)
 
 
 def run_round(
-    ordeal: Ordeal, num_faults: int, tallies: dict[str, Tally], say: Callable[[str], None]
+    ordeal: Ordeal, plan: Sequence[Fault], tallies: dict[str, Tally], say: Callable[[str], None]
 ) -> None:
-    """Let a study meet so many faults and come to its end; the tallies say what was lost."""
-    kind_of_view = "file" if ordeal.proxy is None else "server"
-    possible = [fault for fault in FAULTS if fault.needs in ("", kind_of_view)]
-    num_tried, is_searching = 0, True
-    for _ in range(LONGEST_TRY * num_faults):
-        if num_tried == num_faults:
-            break
-        [fault] = ordeal.rng.choices(possible, [fault.weight for fault in possible])
-        started = time.monotonic()
-        is_struck = fault.strike(ordeal)
-        num_tried += is_struck
-        found = ordeal.check_live() if ordeal.driver.is_alive else []
-        if (is_struck and fault.exit_codes) or not ordeal.driver.is_alive:
-            exit_codes = fault.exit_codes if is_struck else ()
-            found += ordeal.check_at_rest(exit_codes, syncs=ordeal.rng.random() < 0.3)
-            is_searching = ordeal.resume(wants_more=num_tried < num_faults)
-        outcome = Outcome(fault.name, is_struck, time.monotonic() - started, found)
-        outcome.note(tallies, say)
+    """Let a study meet the faults and come to its end; the tallies say what was lost."""
+    is_searching = True
+    for number, fault in enumerate(plan, start=1):
+        for _ in range(NUM_ATTEMPTS):
+            started = time.monotonic()
+            is_struck = fault.strike(ordeal)
+            found = ordeal.check_live() if ordeal.driver.is_alive else []
+            if (is_struck and fault.exit_codes) or not ordeal.driver.is_alive:
+                exit_codes = fault.exit_codes if is_struck else ()
+                found += ordeal.check_at_rest(exit_codes, syncs=ordeal.rng.random() < 0.3)
+                wants_more = not is_struck or number < len(plan)
+                is_searching = ordeal.resume(wants_more=wants_more)
+            outcome = Outcome(fault.name, is_struck, time.monotonic() - started, found)
+            outcome.note(tallies, say)
+            if is_struck:
+                break
     if is_searching:
         started = time.monotonic()
         found = ordeal.check_at_rest((), syncs=False)
         Outcome(UNDISTURBED_END, True, time.monotonic() - started, found).note(tallies, say)
 
+
+Plan = tuple[str, Sequence[Fault]]
+"""Of a round: whether the view is a `server` or a `file`, and which faults come."""
 
 UNDISTURBED_END = "(a round's undisturbed end)"
 
@@ -226,22 +233,22 @@ class Outcome:
 
 
 def run_rounds(
-    seed: int, num_rounds: int, num_faults: tuple[int, int], folder: Path, console: Console
+    seed: int, plans: Iterable[Plan], folder: Path, console: Console
 ) -> dict[str, Tally]:
-    """Run the rounds, from a number of faults each to another; the folders of whole ones go."""
+    """Run the rounds; the folders of those in which nothing was lost are deleted."""
     tallies = {name: Tally() for name in (*(fault.name for fault in FAULTS), UNDISTURBED_END)}
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with _places(folder) as (table, empty_view, server_uri), suppress(KeyboardInterrupt):
-        for number in range(num_rounds):
-            rng = random.Random(f"{seed}/{number}")
+        for number, (view, faults) in enumerate(plans):
             place = folder / f"round-{seed}-{number}"
-            with _ordeal(place, table, rng, empty_view, server_uri) as ordeal:
-                view = "file" if ordeal.proxy is None else "server"
-                say(f"round {number}: MLflow's {view}, {ordeal.folder}")
-                run_round(ordeal, rng.randint(*num_faults), tallies, say)
+            proxy = FaultyProxy(server_uri) if view == "server" else None
+            rng = random.Random(f"{seed}/{number}")
+            with _ordeal(place, table, rng, empty_view, proxy) as ordeal:
+                say(f"round {number}: MLflow's {view}, {place}")
+                run_round(ordeal, faults, tallies, say)
             if not ordeal.violations:
                 shutil.rmtree(place)
     return tallies
@@ -263,9 +270,8 @@ def _places(folder: Path) -> Iterator[tuple[Path, Path, str]]:
 
 @contextmanager
 def _ordeal(
-    place: Path, table: Path, rng: random.Random, empty_view: Path, server_uri: str
+    place: Path, table: Path, rng: random.Random, empty_view: Path, proxy: FaultyProxy | None
 ) -> Iterator[Ordeal]:
-    proxy = FaultyProxy(server_uri) if rng.random() < 0.65 else None
     if proxy is None:
         view = place / "home" / "mlflow.db"
         shutil.copytree(empty_view.parent, view.parent)
@@ -314,23 +320,36 @@ def _cells(tally: Tally) -> list[str]:
 
 def main() -> int:
     """Run the command; 1 where anything was lost."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    whole_text = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=whole_text)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--min-faults", type=int, default=6, help="faults of a round, at least")
     parser.add_argument("--max-faults", type=int, default=10, help="faults of a round, at most")
     parser.add_argument("--folder", type=Path, help="where it works (default: a temporary folder)")
+    by_name = {fault.name: fault for fault in FAULTS}
+    parser.add_argument(
+        "--fault", action="append", choices=by_name, help="in place of random ones; repeatable"
+    )
     given = parser.parse_args()
     # In the background of a script it is ignored, and would be in the searches too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    named = [by_name[name] for name in given.fault or ()]
+    num_faults = given.min_faults, given.max_faults
+    plans = [_plan(f"{given.seed}/{n}/plan", named, num_faults) for n in range(given.rounds)]
     folder = given.folder or Path(tempfile.mkdtemp(prefix="lstm-search-faults-"))
     console = Console(width=None if sys.stdout.isatty() else 160)
-    num_faults = given.min_faults, given.max_faults
-    tallies = run_rounds(given.seed, given.rounds, num_faults, folder.resolve(), console)
+    tallies = run_rounds(given.seed, plans, folder.resolve(), console)
     console.print(as_table(tallies))
     return 1 if any(tally.lost for tally in tallies.values()) else 0
+
+
+def _plan(seed: str, named: Sequence[Fault], num_faults: tuple[int, int]) -> Plan:
+    rng = random.Random(seed)
+    view = "server" if rng.random() < 0.65 else "file"
+    if named:
+        return next((fault.needs for fault in named if fault.needs), view), named
+    return view, plan_round(rng, rng.randint(*num_faults), view)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from pipelines.evaluation import evaluate
 from pipelines.scaling import Scaling
@@ -151,10 +152,17 @@ def check_count(trials: Sequence[TrialRecord], num_wanted: int, is_done: bool) -
     return []
 
 
-def check_none_runs(trials: Iterable[TrialRecord]) -> list[Violation]:
+def running_since(record: Path) -> frozenset[tuple[int, str]]:
+    """The trials that a copied record says are running, and since when."""
+    with closing(sqlite3.connect(record)) as database:
+        query = "SELECT number, datetime_start FROM trials WHERE state = 'RUNNING'"
+        return frozenset(database.execute(query).fetchall())
+
+
+def check_none_runs(running: Iterable[tuple[int, str]]) -> list[Violation]:
     """No trial is running: for a record whose search ended in order."""
-    running = [trial.number for trial in trials if trial.state is TrialState.RUNNING]
-    return [Violation("trial", f"trials {running} run where no search runs")] if running else []
+    left = sorted(running)
+    return [Violation("trial", f"running where no search runs: trials {left}")] if left else []
 
 
 # Proposals
@@ -169,16 +177,19 @@ def check_proposals(
     every trial anew, in one process, and told the same of each.
     """
     assert config.study is not None
-    raw = optuna.load_study(study_name=config.study, storage=record_url(config, config.study))
-    queued = [trial.system_attrs.get("fixed_params") for trial in raw.get_trials()]
-    resumed = _open(config, data, record_url(config, config.study))
+    record = record_url(config, config.study)
+    raw = optuna.load_study(study_name=config.study, storage=record).get_trials()
+    resumed = _open(config, data, record)
     replayed = _open(config, data, _fresh_record(scratch))
-    for trial, fixed in zip(trials, queued, strict=True):
+    for trial, frozen in zip(trials, raw, strict=True):
         if _was_proposed(trial):
             replayed._record.enqueue_trial(trial.params)
-        elif fixed is not None:
-            replayed._record.enqueue_trial(fixed)
+        elif "fixed_params" in frozen.system_attrs:
+            replayed._record.enqueue_trial(frozen.system_attrs["fixed_params"])
     found = _replay(replayed, trials)
+    for trial in trials:
+        if not found and _is_interrupted(trial):
+            _note_as(raw[trial.number], replayed)
     interrupted = [trial for trial in trials if _is_interrupted(trial)]
     again = [resumed.ask() for _ in interrupted]
     expected: list[Proposal | None] = [_as_proposal(trial) for trial in interrupted]
@@ -220,6 +231,17 @@ def _replay(study: Study, trials: Iterable[TrialRecord]) -> list[Violation]:
             case TrialState.FAILED:
                 study.fail(trial.number, trial.reason)
     return []
+
+
+def _note_as(recorded: FrozenTrial, study: Study) -> None:
+    """Note of a running trial what TPE noted of it when it drew it, for the draws after it.
+
+    A trial whose parameters are given, as those of a replay are, is not drawn and has no notes.
+    """
+    storage, running = study._record._storage, study._running[recorded.number]
+    for key, value in recorded.system_attrs.items():
+        if key.startswith("tpe:"):
+            storage.set_trial_system_attr(running._trial_id, key, value)
 
 
 def _open(config: SearchConfig, data: SearchData, url: str) -> Study:

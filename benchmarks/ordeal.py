@@ -28,6 +28,7 @@ from benchmarks.invariants import (
     copy_at_rest,
     copy_live,
     read_copy,
+    running_since,
     search_data,
 )
 from pipelines.splits import SearchData
@@ -68,7 +69,7 @@ class Ordeal:
         self.orders.mkdir(parents=True)
         self.scratch.mkdir()
         self._data: SearchData | None = None
-        self._at_rest: dict[int, TrialRecord] = {}
+        self._running_at_rest: frozenset[tuple[int, str]] = frozenset()
         self._repair = threading.Timer(0, lambda: None)
         self._view_lock: sqlite3.Connection | None = None
         self._write_configuration()
@@ -271,15 +272,14 @@ class Ordeal:
         # A search of which no trial was complete ends with 1.
         has_best = any(trial.state is TrialState.COMPLETE for trial in trials)
         is_done = code == (0 if has_best else 1) and notes.get("state") == "done"
-        before, self._at_rest = self._at_rest, {trial.number: trial for trial in trials}
+        before, self._running_at_rest = self._running_at_rest, running_since(record)
         found = self.ledger.compare(trials)
         found += check_count(trials, config.search.trials, is_done)
         if not is_done and code not in exit_codes:
             found.append(Violation("ending", f"exit code {code}:\n{self.driver.tail()}"))
         if code is not None and code >= 0:
             # A driver that ended before it opened the study has touched no trial of it.
-            touched = [trial for trial in trials if trial != before.get(trial.number)]
-            found += check_none_runs(touched)
+            found += check_none_runs(self._running_at_rest - before)
         folder = self.home / "studies" / self.study
         found += check_weights(folder, config, data, trials)
         found += check_proposals(config, data, trials, self.scratch)

@@ -452,9 +452,10 @@ class _Watch(_StaysHere, tune.Callback):  # type: ignore[misc]
 
     def lose_running(self, why: str) -> None:
         """Let the trials wait that ran; `why` names the workers that Ray ended."""
-        for number, worker in self._workers.items():
-            if worker._actor_id.hex() in why:
-                self._recorder.fail(number, f"ray.exceptions.OutOfMemoryError: {why}")
+        ended = [n for n, worker in self._workers.items() if worker._actor_id.hex() in why]
+        # Where none is named all are to blame: each try must count, or it would never end.
+        for number in ended or self._workers:
+            self._recorder.fail(number, f"ray.exceptions.OutOfMemoryError: {why}")
         self._recorder.requeue_running()
 
     def on_trial_result(
