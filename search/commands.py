@@ -88,6 +88,9 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
     except KeyboardInterrupt:
         typer.echo(f"interrupted; the record is safe: {resume_command(config)}", err=True)
         return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
+    except SystemExit:  # while Ray starts, SIGTERM meets a handler of its own, which exits
+        typer.echo(f"interrupted; the record is safe: {resume_command(config)}", err=True)
+        return EXIT_TERMINATED
     except UnwritableError as error:
         typer.echo(f"error: {error}: {resume_command(config)}", err=True)
         return EXIT_BROKEN

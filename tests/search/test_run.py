@@ -213,11 +213,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_view: Path) -> Path:
 @pytest.fixture(scope="module")
 def broken(folder: Path) -> Answer:
     """A search of one trial, whose first evaluation would come too late, tried twice."""
-    hopeless = ["--set=resources.max_step_seconds=2", "--set=resources.max_retries=1", "-n", "1"]
-    hopeless += [
-        "--set=training.max_steps=10000000",
-        "--set=training.evaluate_every_steps=10000000",
-    ]
+    hopeless = ["--set=resources.max_step_seconds=0.1", "--set=resources.max_retries=1", "-n", "1"]
+    # Steps that take long in the trial, but not in the linear twin, which is waited for.
+    hopeless += ["--set=space.batch_size=512", "--set=training.max_steps=2000"]
+    hopeless += ["--set=training.evaluate_every_steps=2000"]
     return run([*RUN, "-c", "loads.yaml", "--study", "broken", *hopeless], folder)
 
 
