@@ -28,6 +28,8 @@ for _name, _value in {
     # Ray prints it whatever its log level is; the trial's own line says the same.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed while executing",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's own snapshots, for a restore that never happens, grow with the number of trials.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }.items():
