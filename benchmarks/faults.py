@@ -90,6 +90,7 @@ def broken_view(mode: Mode) -> Callable[[Ordeal], bool]:
     def strike(ordeal: Ordeal) -> bool:
         seconds = ordeal.rng.choice([1.0, 3.0, 8.0, 3600.0])
         ordeal.break_view(mode, seconds)
+        ordeal.pause(ordeal.rng.uniform(1, 4))  # so that it is met before the next fault comes
         return True
 
     return strike
