@@ -335,6 +335,8 @@ def main() -> int:
     given = parser.parse_args()
     # In the background of a script it is ignored, and would be in the searches too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # So that the searches and the server of a round end with a program that is asked to end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     named = [by_name[name] for name in given.fault or ()]
     num_faults = given.min_faults, given.max_faults
     plans = [_plan(f"{given.seed}/{n}/plan", named, num_faults) for n in range(given.rounds)]
