@@ -85,12 +85,11 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
         from search.summary import print_summary
 
         result = run_search(config, console=console, is_verbose=is_verbose, is_quiet=is_quiet)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
         typer.echo(f"interrupted; the record is safe: {resume_command(config)}", err=True)
-        return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
-    except SystemExit:  # while Ray starts, SIGTERM meets a handler of its own, which exits
-        typer.echo(f"interrupted; the record is safe: {resume_command(config)}", err=True)
-        return EXIT_TERMINATED
+        # While Ray starts, SIGTERM meets a handler of its own, which exits.
+        is_terminated = caught or isinstance(end, SystemExit)
+        return EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED
     except UnwritableError as error:
         typer.echo(f"error: {error}: {resume_command(config)}", err=True)
         return EXIT_BROKEN

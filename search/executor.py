@@ -188,7 +188,10 @@ def run_trials(
         is_over = False
         while not is_over:
             watch = _Watch(recorder, awaited)
-            is_over = _fit(trainable, asker, recorder, watch, deadline, job.slots.count)
+            with scratch_folder() as scratch, _signal_handlers_kept():
+                num_slots = job.slots.count
+                tuner = _tuner(trainable, asker, recorder, watch, deadline, num_slots, scratch)
+                is_over = _fit(tuner, watch)
     finally:
         study.requeue_running()
     ending = _ending(study, asker, deadline)
@@ -197,24 +200,16 @@ def run_trials(
     return ending
 
 
-def _fit(
-    trainable: Any,
-    asker: "_Asker",
-    recorder: Recorder,
-    watch: "_Watch",
-    deadline: "_Deadline",
-    num_concurrent: int,
-) -> bool:
+def _fit(tuner: tune.Tuner, watch: "_Watch") -> bool:
     """Run trials until Tune has ended; return False where it broke off and has to begin anew."""
-    with scratch_folder() as scratch, _signal_handlers_kept():
-        try:
-            _tuner(trainable, asker, recorder, watch, deadline, num_concurrent, scratch).fit()
-        except RuntimeError as error:
-            # Tune outlives dead actors, but not those that Ray ends for lack of memory (2.60).
-            if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
-                raise
-            watch.lose_running(str(error.__cause__))
-            return False
+    try:
+        tuner.fit()
+    except RuntimeError as error:
+        # Tune outlives dead actors, but not those that Ray ends for lack of memory (2.60).
+        if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
+            raise
+        watch.lose_running(str(error.__cause__))
+        return False
     return True
 
 

@@ -58,7 +58,7 @@ def _without_passwords(config: SearchConfig) -> SearchConfig:
 
 
 def _shown(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//***@", url)
+    return re.sub(r"//.*@", "//***@", url)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
