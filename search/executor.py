@@ -443,6 +443,9 @@ class _Watch(_StaysHere, tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._workers.pop(trial.config["number"], None)
+        # Tune keeps a trial to the end of the search, with averages of every metric.
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._workers.pop(trial.config["number"], None)
