@@ -107,6 +107,7 @@ class Ordeal:
         rng = self.rng
         tree: dict[str, Any] = {
             "data": {"path": str(self.table), "horizon": 6},
+            "final": {"finalize": False},
             "training": {
                 "max_steps": 80,
                 "evaluate_every_steps": 20,

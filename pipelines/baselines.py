@@ -1,4 +1,4 @@
-"""The forecasts that an LSTM has to beat, scored on the whole validation part.
+"""The forecasts that an LSTM has to beat: fitted, and scored on the whole validation part.
 
 All read the same rows as a trial and are scored on the same origins. The legend of shapes is in
 `models/__init__.py`.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from models.config import LSTMConfig
-from pipelines.evaluation import Forecast, evaluate_forecast
+from pipelines.contenders import Contender, ensemble_contender
+from pipelines.evaluation import evaluate_forecast
 from pipelines.metrics import Errors
 from pipelines.ridge import Ridge, fit_ridge
 from pipelines.scaling import Scaling
@@ -64,11 +66,34 @@ def baselines(data: SearchData, budget: TrainingBudget, seed: int) -> Iterator[B
         TrainingDiverged: The linear twin's loss or an error of it is not finite.
     """
     scaling = Scaling.fit(data)
+    for fitted in fit_baselines(data, budget, seed):
+        cut = fitted.lookback, fitted.use_calendar
+        windows = build_windows(data, scaling, *cut, "cpu")
+        forecast = partial(fitted.forecast, windows)
+        errors = evaluate_forecast(forecast, windows, scaling, windows.validation_origins)
+        yield BaselineScore(fitted.name, errors, fitted.note)
+
+
+def fit_baselines(data: SearchData, budget: TrainingBudget, seed: int) -> Iterator[Contender]:
+    """Yield the baselines, fitted on the training part and chosen on the validation part.
+
+    Raises:
+        ValueError: No window fits into the training or the validation part.
+        TrainingDiverged: The linear twin's loss or an error of it is not finite.
+    """
+    scaling = Scaling.fit(data)
     lookbacks = ridge_lookbacks(data)
-    yield from _naive_scores(build_windows(data, scaling, lookbacks[0], False, "cpu"), scaling)
-    lookback, score = _ridge_score(data, scaling, lookbacks, budget.max_validation_windows)
-    yield score
-    yield _linear_twin_score(data, scaling, budget, lookback, seed)
+    yield Contender("persistence", "", lookbacks[0], False, persistence)
+    if 1 < data.season <= data.num_train_rows:
+        yield Contender(f"seasonal naive ({data.season})", "", lookbacks[0], False, seasonal_naive)
+
+    def mean(windows: Windows, origins: Tensor) -> Tensor:
+        return training_mean(windows, scaling, origins)
+
+    yield Contender("training mean", "", lookbacks[0], False, mean)
+    ridge = _fit_best_ridge(data, scaling, lookbacks, budget.max_validation_windows)
+    yield ridge
+    yield _fit_linear_twin(data, scaling, budget, ridge.lookback, seed)
 
 
 def persistence(windows: Windows, origins: Tensor) -> Tensor:
@@ -100,56 +125,31 @@ def ridge_lookbacks(data: SearchData) -> tuple[int, ...]:
     return fitting or (longest,)
 
 
-def _naive_scores(windows: Windows, scaling: Scaling) -> Iterator[BaselineScore]:
-    """Yield the scores of the baselines that fit nothing but a mean."""
-
-    def score(name: str, forecast: Forecast) -> BaselineScore:
-        errors = evaluate_forecast(forecast, windows, scaling, windows.validation_origins)
-        return BaselineScore(name, errors, note="")
-
-    yield score("persistence", lambda origins: persistence(windows, origins))
-    season = windows.shape.season
-    if 1 < season <= windows.num_train_rows:
-        yield score(f"seasonal naive ({season})", lambda origins: seasonal_naive(windows, origins))
-    yield score("training mean", lambda origins: training_mean(windows, scaling, origins))
-
-
-def _ridge_score(
+def _fit_best_ridge(
     data: SearchData, scaling: Scaling, lookbacks: tuple[int, ...], max_windows: int
-) -> tuple[int, BaselineScore]:
-    """Return the best lookback, by at most `max_windows` validation windows, and ridge's score."""
-    windows_of = {
-        lookback: build_windows(data, scaling, lookback, False, "cpu") for lookback in lookbacks
-    }
-    candidates = [
-        (_choice_error(ridge, windows, scaling, max_windows), lookback, ridge)
-        for lookback, windows in windows_of.items()
-        for ridge in fit_ridge(windows, RIDGE_PENALTIES)
-    ]
-    _, lookback, ridge = min(candidates, key=lambda candidate: candidate[0])
-    windows = windows_of[lookback]
-    errors = _ridge_errors(ridge, windows, scaling, windows.validation_origins)
-    note = f"lookback {lookback}, penalty {ridge.penalty:g}"
-    return lookback, BaselineScore("ridge", errors, note)
+) -> Contender:
+    """Return the ridge that errs least on at most `max_windows` validation windows."""
+    candidates = []
+    for lookback in lookbacks:
+        windows = build_windows(data, scaling, lookback, False, "cpu")
+        origins = evenly_spaced(windows.validation_origins, max_windows)
+        for ridge in fit_ridge(windows, RIDGE_PENALTIES):
+            forecast = partial(_ridge_forecast, ridge, scaling)
+            errors = evaluate_forecast(partial(forecast, windows), windows, scaling, origins)
+            note = f"lookback {lookback}, penalty {ridge.penalty:g}"
+            fitted = Contender("ridge", note, lookback, False, forecast)
+            candidates.append((errors.mae_scaled, fitted))
+    return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
-def _choice_error(ridge: Ridge, windows: Windows, scaling: Scaling, max_windows: int) -> float:
-    """Return the validation error that lookback and penalty are chosen by."""
-    origins = evenly_spaced(windows.validation_origins, max_windows)
-    return _ridge_errors(ridge, windows, scaling, origins).mae_scaled
+def _ridge_forecast(ridge: Ridge, scaling: Scaling, windows: Windows, origins: Tensor) -> Tensor:
+    return scaling.decode(ridge.forecast(windows, origins), windows.last_level(origins))
 
 
-def _ridge_errors(ridge: Ridge, windows: Windows, scaling: Scaling, origins: Tensor) -> Errors:
-    def forecast(batch: Tensor) -> Tensor:
-        return scaling.decode(ridge.forecast(windows, batch), windows.last_level(batch))
-
-    return evaluate_forecast(forecast, windows, scaling, origins)
-
-
-def _linear_twin_score(
+def _fit_linear_twin(
     data: SearchData, scaling: Scaling, budget: TrainingBudget, lookback: int, seed: int
-) -> BaselineScore:
-    """Train the searched model without LSTM and return the score of its best weights."""
+) -> Contender:
+    """Train the searched model without LSTM and return it with its best weights."""
     config = TrainConfig(
         **budget.model_dump(),
         lookback=lookback,
@@ -167,5 +167,6 @@ def _linear_twin_score(
             best = evaluation, copy.deepcopy(forecaster.state_dict())
     assert best is not None, "a budget has at least one evaluation"
     forecaster.load_state_dict(best[1])
-    errors = training.evaluate_fully(best[0]).errors
-    return BaselineScore("linear twin", errors, f"lookback {lookback}, {best[0].step} steps")
+    training.evaluate_fully(best[0])  # raises where an error is not finite
+    note = f"lookback {lookback}, {best[0].step} steps"
+    return ensemble_contender("linear twin", note, [forecaster], scaling, lookback, config.calendar)

@@ -17,7 +17,7 @@ from models.config import Settings
 from pipelines.data_config import TargetTransform
 
 if TYPE_CHECKING:
-    from pipelines.splits import SearchData
+    from pipelines.splits import SearchData, TestData
 
 Float64Array = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -39,7 +39,7 @@ class Scaling(Settings):
     constant. Errors divided by it compare over targets and over transforms."""
 
     @classmethod
-    def fit(cls, data: SearchData) -> Self:
+    def fit(cls, data: SearchData | TestData) -> Self:
         """Return the scaling of a table, from its training rows alone.
 
         Raises:

@@ -74,6 +74,8 @@ class SeriesTable:
     outliers: OutlierRepair
     notes: tuple[str, ...]
     """What was understood, sorted and noticed, one line each, for the screen."""
+    timestamp: str | None = None
+    """The column of timestamps; None where row order is time."""
 
     @property
     def fingerprint(self) -> str:
@@ -129,6 +131,7 @@ def load(config: DataConfig, frame: pd.DataFrame | None = None) -> SeriesTable:
         missing=config.missing,
         outliers=outliers,
         notes=(_extent(series, frequency, season), *notes),
+        timestamp=layout.timestamp,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -17,7 +18,7 @@ from pipelines.data_error import DataError
 from pipelines.repairs import OUTLIER_THRESHOLD, Repaired, repair
 from pipelines.series import Series, SeriesTable
 
-__all__ = ["SealedTest", "SearchData", "SplitConfig", "TestData", "split"]
+__all__ = ["SealedTest", "SearchData", "SplitConfig", "TestData", "rolling_splits", "split"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,8 @@ class TestData(_PreparedRows):
     __test__ = False  # pytest takes classes named Test… for tests
 
     first_test_row: int
+    timestamps: pd.DatetimeIndex | None = None
+    """N, ascending; None where row order is time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,8 @@ class SealedTest:
     """Rows of the test part alone."""
     fingerprint: str
     """That of the search data it belongs to."""
+    test_fingerprint: str
+    """SHA-256 of what is forecast here, whatever else the table holds and wherever it is cut."""
     _data: TestData = field(repr=False)
 
     def open(self) -> TestData:
@@ -110,6 +115,53 @@ def split(table: SeriesTable, config: SplitConfig) -> tuple[SearchData, SealedTe
     _check_parts(ends, table.horizon)
     _check_train_values(series.values[: ends[0]], table.columns)
     return _cut(table, ends, _fingerprint(table, ends))
+
+
+def rolling_splits(
+    table: SeriesTable, config: SplitConfig, count: int = 3, longest_lookback: int = 0
+) -> tuple[SearchData, ...]:
+    """Return the search data of up to `count` rolling origins, the oldest first.
+
+    The last one is that of `split`. Each earlier one ends a validation part earlier, or a quarter
+    of the training part where that is less, so that the shortest of three training parts is half
+    the longest. Each is repaired as if the table ended with it. One that cannot be trained on or
+    scored is left out.
+
+    Args:
+        table: Holds one series.
+        config: Where it is cut.
+        count: The most that are returned, at least 1.
+        longest_lookback: Rows that some model reads; its windows must fit into each training part.
+
+    Raises:
+        DataError: As `split`.
+    """
+    latest, _ = split(table, config)
+    train_end, end = latest.num_train_rows, latest.num_rows
+    step = min(end - train_end, train_end // 4)
+    ends = [(train_end - back * step, end - back * step) for back in range(count - 1, 0, -1)]
+    earlier = [
+        _cut(table, (*part, part[1]), _fingerprint(table, (*part, part[1])))[0]
+        for part in ends
+        if step > 0 and _is_usable(table, *part, longest_lookback)
+    ]
+    return (*earlier, latest)
+
+
+def _is_usable(table: SeriesTable, train_end: int, end: int, longest_lookback: int) -> bool:
+    """Return whether windows fit into both parts, and both hold what they are made of."""
+    horizon = table.horizon
+    # MASE needs more than a season to train on.
+    if train_end < max(longest_lookback + 2 * horizon, table.season + 1):
+        return False
+    is_measured = ~np.isnan(table.series[0].values[:end])
+    is_start = np.asarray(is_measured.all(axis=1))  # a forecast starts after a measured row
+    has_windows = (
+        is_start[max(longest_lookback, 1) - 1 : train_end - horizon].any()
+        and is_start[train_end - 1 : end - horizon].any()
+    )
+    is_scored = is_measured[train_end:, : len(table.targets)].any(axis=0).all()
+    return bool(has_windows and is_scored and is_measured[:train_end].any(axis=0).all())
 
 
 def _part_ends(series: Series, config: SplitConfig) -> tuple[int, int, int]:
@@ -173,6 +225,19 @@ def _fingerprint(table: SeriesTable, ends: tuple[int, int, int]) -> str:
     return hashlib.sha256(how.encode()).hexdigest()
 
 
+def _test_fingerprint(table: SeriesTable, first: int, end: int) -> str:
+    """Return what tells one test part from others, the same under any split of earlier rows."""
+    series = table.series[0]
+    start = None
+    if series.timestamps is not None and first < end:
+        start = series.timestamps[first].isoformat()
+    truth = series.values[first:end, : len(table.targets)]
+    truth = np.where(np.isnan(truth), np.nan, truth + 0.0)  # one NaN, one zero
+    digest = hashlib.sha256(json.dumps([table.targets, start, truth.shape]).encode())
+    digest.update(truth.tobytes())
+    return digest.hexdigest()
+
+
 def _cut(
     table: SeriesTable, ends: tuple[int, int, int], fingerprint: str
 ) -> tuple[SearchData, SealedTest]:
@@ -201,9 +266,12 @@ def _cut(
         num_train_rows=train_end,
         notes=(*table.notes, *_notes(series, table.columns, ends, repaired)),
         first_test_row=search_end,
+        timestamps=timestamps,
     )
     notes = (*table.notes, *_notes(series, table.columns, ends[:2], repaired))
-    return _search_part(opened, notes), SealedTest(test_end - search_end, fingerprint, opened)
+    test_fingerprint = _test_fingerprint(table, search_end, test_end)
+    sealed = SealedTest(test_end - search_end, fingerprint, test_fingerprint, opened)
+    return _search_part(opened, notes), sealed
 
 
 def _search_part(opened: TestData, notes: tuple[str, ...]) -> SearchData:

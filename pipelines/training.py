@@ -46,6 +46,7 @@ __all__ = [
     "TrainingState",
     "build_forecaster",
     "evaluate",
+    "forecaster_for",
     "learning_rate_at",
     "resolve_precision",
     "window_shape",
@@ -168,14 +169,26 @@ def build_forecaster(
     Raises:
         ValueError: The model cannot read such windows (`LSTMConfig.check`), or none fit.
     """
+    cut = training.lookback, training.calendar, "cpu"
+    return forecaster_for(build_windows(data, Scaling.fit(data), *cut), model, seed).to(device)
+
+
+def forecaster_for(windows: Windows, model: LSTMConfig, seed: int) -> Forecaster:
+    """Return a forecaster of some windows with initial weights, on the CPU.
+
+    Args:
+        windows: On the CPU; its training origins start the linear skip.
+        model: What is built.
+        seed: Of the weights.
+
+    Raises:
+        ValueError: The model cannot read such windows (`LSTMConfig.check`).
+    """
     # On the CPU, so that every device starts from the same weights.
     with _own_randomness(torch.device("cpu"), _derive_seed(seed, "weights")):
-        forecaster = Forecaster(model, window_shape(training, data))
-    scaling = Scaling.fit(data)
-    start_skip(
-        forecaster, build_windows(data, scaling, training.lookback, training.calendar, "cpu")
-    )
-    return forecaster.to(device)
+        forecaster = Forecaster(model, windows.shape)
+    start_skip(forecaster, windows)
+    return forecaster
 
 
 class Training:

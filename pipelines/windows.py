@@ -18,7 +18,7 @@ from models.config import WindowShape
 from pipelines.scaling import Scaling
 
 if TYPE_CHECKING:
-    from pipelines.splits import SearchData
+    from pipelines.splits import SearchData, TestData
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Windows:
         return self.level[origins - 1]
 
 
-def window_shape(data: SearchData, lookback: int, use_calendar: bool) -> WindowShape:
+def window_shape(data: SearchData | TestData, lookback: int, use_calendar: bool) -> WindowShape:
     """Return the sizes of windows into a table."""
     return WindowShape(
         lookback=lookback,
@@ -75,7 +75,7 @@ def window_shape(data: SearchData, lookback: int, use_calendar: bool) -> WindowS
 
 
 def build_windows(
-    data: SearchData,
+    data: SearchData | TestData,
     scaling: Scaling,
     lookback: int,
     use_calendar: bool,
@@ -108,6 +108,38 @@ def build_windows(
     )
 
 
+def build_test_windows(
+    test: TestData,
+    scaling: Scaling,
+    lookback: int,
+    use_calendar: bool,
+    device: torch.device | str,
+) -> tuple[Windows, Tensor]:
+    """Put an opened table on a device; return it with the origins of its test windows, int64.
+
+    The same origins for every lookback: what a forecast reads may lie before the test part.
+
+    Raises:
+        ValueError: The lookback is longer than the parts before the test part, no forecast fits
+            into the test part, or nothing was measured there.
+    """
+    windows = build_windows(test, scaling, lookback, use_calendar, device)
+    origins = _origins(test.is_observed, test.first_test_row, test.num_rows - test.horizon)
+    if lookback > test.first_test_row or len(origins) == 0:
+        raise ValueError(
+            "lookback and horizon must fit around the first test row: got "
+            f"lookback={lookback}, horizon={test.horizon}, {test.first_test_row} rows before it "
+            f"and {test.num_rows - test.first_test_row} from it on; give more data"
+        )
+    if np.isnan(test.truth[test.first_test_row :]).all():
+        raise ValueError(
+            "the test part must hold measured values of a target: got none of "
+            f"{', '.join(test.targets)} in its {test.num_rows - test.first_test_row} rows; move "
+            "the split"
+        )
+    return windows, torch.from_numpy(origins).to(device)
+
+
 def evenly_spaced(origins: Tensor, limit: int) -> Tensor:
     """Return at most `limit` of the origins, in order, spread from the first to the last."""
     if len(origins) <= limit:
@@ -127,7 +159,9 @@ def _origins(is_observed: npt.NDArray[np.bool_], first: int, last: int) -> npt.N
     return origins[is_observed[origins - 1]]
 
 
-def _check_parts(data: SearchData, shape: WindowShape, num_train: int, num_validation: int) -> None:
+def _check_parts(
+    data: SearchData | TestData, shape: WindowShape, num_train: int, num_validation: int
+) -> None:
     """Raise ValueError where a part has no window, or nothing to score a forecast by."""
     num_validation_rows = data.num_rows - data.num_train_rows
     if num_train == 0:

@@ -39,6 +39,33 @@ def sync(study: StudyArgument = "latest", home: Home = None, storage: Storage = 
 
 
 @app.command()
+def finalize(
+    study: StudyArgument = "latest",
+    finalists: run_command.NumFinalists = None,
+    seeds: run_command.NumSeeds = None,
+    refit: run_command.Refit = None,
+    registered_model_name: run_command.RegisteredModelName = None,
+    require_champion: run_command.RequireChampion = None,
+    home: Home = None,
+    storage: Storage = None,
+    verbose: run_command.Verbose = False,
+    quiet: run_command.Quiet = False,
+) -> None:
+    """Judge a finished search on the sealed test and register its model (docs/verdict.md)."""
+    settings = run_command.FINAL_SETTINGS
+    flags = {settings[name]: value for name, value in locals().items() if name in settings}
+    given = {path: value for path, value in flags.items() if value is not None}
+    with run_command.usage_errors_shown():
+        from search import commands
+        from search.config import merge, parse_config
+        from search.places import config_of_study
+
+        recorded = config_of_study(study, home, storage).model_dump(mode="json")
+        merged = parse_config(merge(recorded, [], given))
+        raise typer.Exit(commands.finalize(merged, verbose, quiet))
+
+
+@app.command()
 def ui(home: Home = None) -> None:
     """Serve MLflow on 127.0.0.1 with this folder's searches in it; Ctrl+C ends it."""
     with run_command.usage_errors_shown():
@@ -68,12 +95,71 @@ def replay(
 
 
 @app.command()
+def forecast(
+    model: Annotated[
+        str, typer.Option(help="models:/NAME@champion, models:/NAME/VERSION, or a folder.")
+    ],
+    data: Annotated[str, typer.Option(help="CSV or Parquet file with the newest rows.")],
+    out: Annotated[Path, typer.Option(help="Forecast to write, .csv or .parquet.")],
+    plot: Annotated[Path | None, typer.Option(help="Picture to draw, .png, .svg or .pdf.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="How the table is read: data.KEY=VALUE.")
+    ] = None,
+    home: Home = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow server or store (MLFLOW_TRACKING_URI).")
+    ] = None,
+) -> None:
+    """Forecast what follows the last row of a table with a model that a search left."""
+    with run_command.usage_errors_shown():
+        from search import model_commands
+        from search.config import merge, parse_config
+
+        flags = {"data.path": data, "home": home, "tracking.uri": tracking_uri}
+        config = parse_config(merge({}, overrides or [], flags))
+        model_commands.forecast(config, model, out, plot)
+
+
+@app.command("export")
+def export_model(
+    study: StudyName,
+    out: Annotated[Path, typer.Option(help="New folder to write.")],
+    trial: Annotated[int | None, typer.Option(help="Its number; default: the best.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx too.")] = False,
+    data: Annotated[str | None, typer.Option(help="Where the table lies now.")] = None,
+    home: Home = None,
+    storage: Storage = None,
+) -> None:
+    """Take a trial's model home, as files that need only torch and safetensors."""
+    with run_command.usage_errors_shown():
+        from search import model_commands
+
+        model_commands.export(study, trial, out, home, storage, data=data, with_onnx=onnx)
+
+
+@app.command()
 def doctor(home: Home = None, storage: Storage = None) -> None:
     """Look at versions, devices, stores, paths, disk and rights; begin a bug report with it."""
     with run_command.usage_errors_shown():
         from search import study_commands
 
         raise typer.Exit(study_commands.doctor(home, storage))
+
+
+@app.command()
+def report(
+    study: StudyArgument = "latest",
+    out: Annotated[
+        Path | None, typer.Option(help="The page's file; default: beside the study's weights.")
+    ] = None,
+    home: Home = None,
+    storage: Storage = None,
+) -> None:
+    """Write the page that explains a study; without --out its pictures too."""
+    with run_command.usage_errors_shown():
+        from search import study_commands
+
+        study_commands.report(study, out, home, storage)
 
 
 @studies.command("list")

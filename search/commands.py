@@ -4,16 +4,20 @@ torch, Ray and MLflow load only when a table is read or a search begins, so that
 answered at once.
 """
 
+from __future__ import annotations
+
 import shlex
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pipelines.printable import printable
 from search.config import (
     ConfigError,
     SearchConfig,
@@ -24,7 +28,11 @@ from search.config import (
     to_yaml,
 )
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 EXIT_BROKEN = 1
+EXIT_NOT_PASSED = 4
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -49,7 +57,9 @@ def read_config(
             raise ConfigError("--resume takes the configuration from the record: drop --config")
         from search.places import recorded_config
 
-        sought = parse_config(merge({}, overrides, flags))
+        given = merge({}, overrides, flags)
+        # These alone: the rest may only go with what is recorded, as repeats do with a grid.
+        sought = parse_config({name: given.get(name) for name in ("home", "storage")})
         # The folder and the storage may have moved since they were recorded.
         found_at = {"home": sought.home, "storage": sought.storage}
         tree = recorded_config(sought, resume) | found_at
@@ -57,11 +67,90 @@ def read_config(
         raise ConfigError("--add-trials goes on with a study: add --resume or --resume NAME")
     if add_trials is not None:
         flags = {**flags, "search.trials": tree["search"]["trials"] + add_trials}
-    return parse_config(merge(tree, overrides, flags))
+    config = parse_config(merge(tree, overrides, flags))
+    if config.search.sampler == "grid" and "search.trials" in flags:
+        flag = "--trials" if add_trials is None else "--add-trials"
+        raise ConfigError(
+            f"a grid has as many trials as combinations and repeats: got {flag}; drop it, or "
+            "change the space or --repeats"
+        )
+    return config
 
 
 def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
-    """Run a search with signals handled and print its summary; return the exit code."""
+    """Run a search to its verdict and print both; return the exit code."""
+
+    def run(console: Console, caught: list[int]) -> int:
+        from search.record import Ending
+        from search.search import run_search
+        from search.summary import print_summary
+
+        result = run_search(config, console=console, is_verbose=is_verbose, is_quiet=is_quiet)
+        print_summary(result, console)
+        if result.ending is Ending.INTERRUPTED:
+            return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
+        if result.best_trial is None:
+            return EXIT_BROKEN
+        if not config.final.finalize:
+            return 0
+        if config.search.sampler == "grid":  # it compares, where a verdict is of one model
+            return _explain_grid(result.config, console)
+        return _conclude(result.config, console, is_verbose, is_quiet)
+
+    return _with_signals(config, run)
+
+
+def finalize(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
+    """Bring a finished search to its verdict and print it; return the exit code."""
+    return _with_signals(
+        config, lambda console, _: _conclude(config, console, is_verbose, is_quiet)
+    )
+
+
+def _conclude(config: SearchConfig, console: Console, is_verbose: bool, is_quiet: bool) -> int:
+    from search.conclusion import print_conclusion
+    from search.finalize import finalize as reach_verdict
+    from search.tracking import ViewError
+
+    try:
+        conclusion = reach_verdict(
+            config, console=console, is_verbose=is_verbose, is_quiet=is_quiet
+        )
+    except ViewError as error:
+        typer.echo(f"no verdict yet, and the test part is sealed: {error}", err=True)
+        typer.echo(f"then: python -m search finalize {config.study}", err=True)
+        return EXIT_NOT_PASSED if config.final.require_champion else 0
+    print_conclusion(config, conclusion, console)
+    is_refused = config.final.require_champion and not conclusion.verdict.is_passed
+    return EXIT_NOT_PASSED if is_refused else 0
+
+
+def _explain_grid(config: SearchConfig, console: Console) -> int:
+    """Write the page of a grid and show it in MLflow."""
+    from search.lock import locked
+    from search.places import lock_file
+    from search.report.page import write_report
+    from search.report.pictures import write_pictures
+    from search.sync import show_study
+    from search.tracking import ViewError
+
+    assert config.study is not None
+    with locked(lock_file(config, config.study), config.study):
+        report = write_report(config, config.study)
+        write_pictures(config, config.study)
+        with suppress(ViewError):  # that MLflow is behind, and how it catches up, was said
+            show_study(config, trusts_ended_runs=True)
+    console.print(f"report    {report}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _with_signals(config: SearchConfig, work: Callable[[Console, list[int]], int]) -> int:
+    """Do some work with signals handled; return its exit code, or that of what ended it.
+
+    Args:
+        config: of the study, for the command that goes on.
+        work: is given a console, and the signals caught so far.
+    """
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
@@ -80,11 +169,7 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
 
     signal.signal(signal.SIGTERM, end_like_interrupt)
     try:
-        from search.record import Ending
-        from search.search import run_search
-        from search.summary import print_summary
-
-        result = run_search(config, console=console, is_verbose=is_verbose, is_quiet=is_quiet)
+        return work(console, caught)
     except (KeyboardInterrupt, SystemExit) as end:
         typer.echo(f"interrupted; the record is safe: {resume_command(config)}", err=True)
         # While Ray starts, SIGTERM meets a handler of its own, which exits.
@@ -96,10 +181,6 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
     except RuntimeError as error:
         typer.echo(f"error: {error}", err=True)
         return EXIT_BROKEN
-    print_summary(result, console)
-    if result.ending is Ending.INTERRUPTED:
-        return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
-    return 0 if result.best_trial is not None else EXIT_BROKEN
 
 
 def resume_command(config: SearchConfig) -> str:
@@ -126,6 +207,9 @@ def write_configuration(config: SearchConfig, file: Path) -> None:
 
 def print_resolved(config: SearchConfig) -> None:
     """Print the configuration as a search would resolve it, as YAML."""
-    from search.resolve import resolved_config
+    from search.resolve import resolved_config, runs_in_words
 
-    typer.echo(to_yaml(resolved_config(config)), nl=False)
+    resolved = resolved_config(config)
+    for line in runs_in_words(resolved):
+        typer.echo(f"# {printable(line)}")
+    typer.echo(to_yaml(resolved), nl=False)

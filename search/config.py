@@ -29,7 +29,7 @@ from search.names import (
 from search.space import Choice, Float, Int, Space, Start
 
 Metric = Literal["mae", "mse", "rmse", "mase"]
-Sampler = Literal["tpe", "gp", "random"]
+Sampler = Literal["tpe", "gp", "random", "grid"]
 Pruner = Literal["asha", "hyperband", "median", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -68,17 +68,21 @@ class SearchSettings(Settings):
     """How the search goes on and when it ends."""
 
     trials: int = Field(default=100, ge=1)
-    """Trials of the study in total: complete, pruned and failed ones count."""
+    """Trials of the study in total: complete, pruned and failed ones count. A grid has its own."""
     time_budget: Duration | None = None
     """Start no trial after this long (30m, 2h) and stop the running ones; null: no limit."""
     metric: Metric = "mae"
     """What is minimised on the validation part, on standardised values."""
     sampler: Sampler = "tpe"
-    """Who proposes: tpe learns from the trials, gp is a Gaussian process, random draws."""
+    """Who proposes: tpe learns from the trials, gp is a Gaussian process, random draws, grid tries
+    every combination to the end (docs/lstm-cells.md)."""
+    repeats: int = Field(default=1, ge=1, le=1000)
+    """Times that a grid trains each combination, each time with another seed, the same for all."""
     num_startup_trials: int = Field(default=12, ge=0)
     """Trials, the starts among them, before tpe or gp begins to learn."""
     pruner: Pruner = "asha"
-    """Who stops a trial early: asha (successive halving), hyperband, median, or none."""
+    """Who stops a trial early: asha (successive halving), hyperband, median, or none; in a grid,
+    which compares at equal steps, it is none."""
     reduction_factor: int = Field(default=3, ge=2)
     """One in this many trials survives each rung of asha and hyperband."""
     first_rung_steps: int | None = Field(default=None, ge=1)
@@ -95,6 +99,15 @@ class SearchSettings(Settings):
     """Whether the search begins with [128], [64, 64] and [64, 128]."""
     num_kept_weights: int = Field(default=20, ge=1)
     """The best trials whose weights are kept."""
+
+    @model_validator(mode="after")
+    def _only_a_grid_repeats(self) -> Self:
+        if self.repeats > 1 and self.sampler != "grid":
+            raise ValueError(
+                f"repeats needs sampler grid: got repeats={self.repeats} and sampler="
+                f"{self.sampler}; add --sampler grid, or drop it"
+            )
+        return self
 
 
 class Resources(Settings):
@@ -129,6 +142,23 @@ class Resources(Settings):
         return self
 
 
+class FinalSettings(Settings):
+    """How a finished search is judged: docs/verdict.md."""
+
+    finalize: bool = True
+    """Whether the command ends with the finalists, the sealed test and a registered model."""
+    finalists: int = Field(default=3, ge=1, le=100)
+    """The best configurations, each trained again."""
+    seeds: int = Field(default=5, ge=1, le=100)
+    """Times that each is trained on each rolling origin; the model is the mean of as many."""
+    refit: Literal["all", "none"] = "all"
+    """Whether the registered model is trained again on all rows, the test part's among them."""
+    registered_model_name: Text | None = None
+    """Name in MLflow's registry; null: made of table, target and horizon."""
+    require_champion: bool = False
+    """Whether the command exits with 4 where the model does not pass."""
+
+
 class Tracking(Settings):
     """Where MLflow shows the search."""
 
@@ -149,6 +179,7 @@ class SearchConfig(Settings):
     training: TrainingBudget = TrainingBudget()
     search: SearchSettings = SearchSettings()
     resources: Resources = Resources()
+    final: FinalSettings = FinalSettings()
     tracking: Tracking = Tracking()
     storage: Annotated[str, AfterValidator(check_database_url)] | None = None
     """Database URL of the record; null: one SQLite file a study, mlruns/studies/NAME.db."""

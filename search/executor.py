@@ -36,14 +36,17 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+import torch  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from pipelines.baselines import BaselineScore, baselines  # noqa: E402
-from pipelines.splits import SearchData  # noqa: E402
+from pipelines.refit import refit  # noqa: E402
+from pipelines.splits import SearchData, TestData  # noqa: E402
 from pipelines.training import TrainingDiverged  # noqa: E402
 from pipelines.training_config import TrainingBudget  # noqa: E402
+from pipelines.weights import weights_to_bytes  # noqa: E402
 from search.config import ConfigError, Metric, Resources  # noqa: E402
 from search.facts import hardware_name  # noqa: E402
 from search.kept_weights import KeptWeights  # noqa: E402
@@ -63,7 +66,8 @@ KNOCK_SECONDS = 10.0  # for a cluster to answer
 class TrialJob:
     """What every trial of a search shares; it crosses to each node once."""
 
-    data: SearchData
+    folds: tuple[SearchData, ...]
+    """The rolling origins, one of which a trial is trained on; a search has one."""
     metric: Metric
     slots: Slots
     save_every_seconds: float
@@ -288,7 +292,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     def _begin(self, config: dict[str, Any]) -> None:
         self._steps = run_trial(
             TrialConfig.model_validate_json(config["config"]),
-            self._job.data,
+            self._job.folds[config["fold"]],
             config["seed"],
             self._job.metric,
             self._job.slots.device,
@@ -329,8 +333,43 @@ def _read(path: str) -> bytes:
 def _score(job: TrialJob, budget: TrainingBudget, seed: int) -> list[BaselineScore]:
     scores: list[BaselineScore] = []
     with suppress(TrainingDiverged):  # of the linear twin, the last of them
-        scores.extend(baselines(job.data, budget, seed))
+        scores.extend(baselines(job.folds[-1], budget, seed))
     return scores
+
+
+def refit_seeds(
+    data: TestData,
+    config: TrialConfig,
+    seeds: Sequence[int],
+    num_steps: int,
+    resources: Resources,
+    slots: Slots,
+) -> list[bytes]:
+    """Train a configuration on all rows, once a seed, and return the weights as safetensors.
+
+    Raises:
+        RuntimeError: where a training has broken.
+    """
+    needs = _refit.options(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial)
+    shared = ray.put(data)
+    arguments = num_steps, slots.device, slots.threads_per_trial
+    jobs = [needs.remote(shared, config.model_dump_json(), seed, *arguments) for seed in seeds]
+    try:
+        weights: list[bytes] = ray.get(jobs, timeout=resources.max_step_seconds * len(seeds))
+    except (ray.exceptions.RayError, TrainingDiverged) as error:
+        for job in jobs:
+            ray.cancel(job, force=True)
+        raise RuntimeError(f"the refit has broken: {error}") from error
+    return weights
+
+
+@ray.remote(max_retries=2)  # type: ignore[untyped-decorator]
+def _refit(
+    data: TestData, config: str, seed: int, num_steps: int, device: str, num_threads: int
+) -> bytes:
+    torch.set_num_threads(num_threads)
+    chosen = TrialConfig.model_validate_json(config)
+    return weights_to_bytes(refit(chosen.model, chosen.training, data, seed, num_steps, device))
 
 
 class _AwaitedBaselines:
@@ -392,6 +431,7 @@ class _Asker(_StaysHere, Searcher):  # type: ignore[misc]
             "number": proposal.number,
             "config": proposal.config.model_dump_json(),
             "seed": proposal.seed,
+            "fold": proposal.fold,
             "saved_at": (self._node_id, str(state)) if state.exists() else None,
         }
 

@@ -23,11 +23,14 @@ def identity_of(config: SearchConfig, data: SearchData) -> dict[str, Any]:
     search = config.search.model_dump(
         include={"metric", "seed", "pruner", "reduction_factor", "first_rung_steps"}
     )
+    # Trials of a plan and trials of a search do not mix: see Study.plan.
+    planned = {"sampler": "grid"} if config.search.sampler == "grid" else {}
     return {
         "data": data.fingerprint,
         "space": json.loads(config.space.model_dump_json()),
         "training": config.training.model_dump(),
         **search,
+        **planned,
     }
 
 

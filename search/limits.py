@@ -9,7 +9,7 @@ from pipelines.splits import SearchData
 from pipelines.training import window_shape
 from pipelines.training_config import TrainingBudget
 from search.config import ConfigError
-from search.space import Choice, Dimension, Int, Point, Space, TrialConfig, Value
+from search.space import Choice, Dimension, Int, Point, Space, TrialConfig, Value, widths_text
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,20 @@ _MOST_VALUES = 16
 
 def _smallest_points(space: Space) -> Iterator[Point]:
     """The points of every contradiction that there can be, layers, cells and batches the fewest."""
-    # The second number of layers in case that the first is none.
-    num_layers = _values(space.num_layers)[:2]
+    layers, sizes = _layers(space)
     decisive = [_values(getattr(space, name)) for name in _DECISIVE]
-    for values in product(num_layers, *decisive):
-        chosen = dict(zip(("num_layers", *_DECISIVE), values, strict=True))
+    for values in product(sizes, *decisive):
+        chosen = dict(zip((layers, *_DECISIVE), values, strict=True))
         yield space.draw(partial(_choose, chosen))
+
+
+def _layers(space: Space) -> tuple[str, list[Value]]:
+    """The dimension that says how many layers there are, and its smallest values."""
+    if space.widths is not None:
+        # Which of some lists has the fewest parameters depends on the rest.
+        return "widths", [widths_text(widths) for widths in space.widths]
+    # The second number of layers in case that the first is none.
+    return "num_layers", _values(space.num_layers)[:2]
 
 
 def _choose(chosen: Point, name: str, dimension: Dimension) -> Value:

@@ -7,6 +7,9 @@ import re
 
 from pipelines.printable import printable
 
+FINALISTS = ".finalists"
+"""Ends the name of the study that holds another's finalists."""
+
 # Windows takes these for devices, whatever their ending; `--resume latest` means another study.
 _TAKEN = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|latest", re.IGNORECASE)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from search.config import SearchConfig, parse_config
-from search.names import check_study_name
+from search.names import FINALISTS, check_study_name
 from search.projection import trials_url
 from search.study import UnknownStudyError, read_study, study_names
 from search.ui import LOCAL_SERVER, local_store_uri
@@ -75,12 +75,13 @@ def known_studies(config: SearchConfig) -> list[str]:
 
 
 def latest_study(config: SearchConfig) -> str:
-    """The study of this folder that was written to last.
+    """The study of this folder that was written to last, those of finalists left out.
 
     Raises:
         UnknownStudyError: where there is none.
     """
     known = known_studies(config.model_copy(update={"storage": None}))
+    known = [name for name in known if not name.endswith(FINALISTS)]
     if not known:
         raise UnknownStudyError(
             f"there is no study in {config.studies_folder} yet; begin one: python -m search.run"

@@ -6,22 +6,23 @@ best value beside it.
 """
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pipelines.baselines import BaselineScore
 from pipelines.metrics import Errors
+from pipelines.verdict import Verdict
 from search.config import Metric
 from search.kept_weights import KeptWeights
 from search.record import (
     RecordedEvaluation,
     TrialRecord,
     TrialState,
+    best_evaluation,
     leaderboard,
-    metric_value,
 )
 from search.spreadsheet import csv_text
 
@@ -52,6 +53,9 @@ class Snapshot:
     state: str
     """Why the search ended, such as `done`."""
     kept: KeptWeights
+    verdict: Verdict | None = None
+    pages: Sequence[Path] = ()
+    """The report and its pictures, as files."""
 
     @property
     def leaderboard(self) -> list[TrialRecord]:
@@ -158,6 +162,29 @@ def baseline_readings(baselines: Iterable[BaselineScore], time: float) -> list[R
     ]
 
 
+def verdict_readings(verdict: Verdict, time: float) -> list[Reading]:
+    """The errors on the test part: `test_mae` of the model, `test_mae_baseline_ridge` and so on."""
+    scores = [
+        (verdict.model, ""),
+        *((s, f"_baseline_{_plain_name(s.name)}") for s in verdict.baselines),
+    ]
+    return [
+        Reading(f"test_{name}{suffix}", value, time)
+        for score, suffix in scores
+        for name, value in score.errors.model_dump().items()
+        if value is not None
+    ]
+
+
+def verdict_tags(verdict: Verdict) -> dict[str, str]:
+    """Whether the model may be used, and why so."""
+    return {
+        "verdict": "passed" if verdict.is_passed else "not passed",
+        "verdict_reason": verdict.reason,
+        "test_openings": str(verdict.num_openings),
+    }
+
+
 def leaderboard_csv(best: Iterable[TrialRecord]) -> str:
     """The complete trials as a table, the best first."""
     rows = [
@@ -186,7 +213,10 @@ def description(facts: StudyFacts, experiment_id: str) -> str:
         f"`{best_metric(facts.metric)}`. On this page: of the best trial, after each trial.\n"
         "- `val_…_baseline_…`: the forecasts to beat, on the same windows.\n"
         "- A trial that was stopped early is finished here; its tag `outcome` says `pruned`.\n"
-        "- Artifacts: the leaderboard and the configuration; with the best trials, their weights."
+        "- `test_…`: the errors of the final model and of the forecasts to beat on the sealed test "
+        "part, once the search has been finalized; the tag `verdict_reason` says what follows.\n"
+        "- Artifacts: the leaderboard, the configuration and, at the end, `report.html`; with the "
+        "best trials, their weights."
     )
 
 
@@ -245,16 +275,10 @@ def _error_values(errors: Errors, suffix: str = "") -> dict[str, float]:
 
 def _best_values(trial: TrialRecord, metric: Metric) -> dict[str, float]:
     """The errors of a trial's best weights."""
-
-    def judged(recorded: RecordedEvaluation) -> float:
-        value = metric_value(recorded.evaluation, metric)
-        return math.inf if math.isnan(value) else value
-
-    best = trial.final or min(trial.evaluations, key=judged, default=None)
+    best = best_evaluation(trial, metric)
     if best is None:
         return {}
-    values = _error_values(best.evaluation.errors, "_best")
-    return values | {"step_of_best": best.evaluation.step}
+    return _error_values(best.errors, "_best") | {"step_of_best": best.step}
 
 
 def _plain_name(text: str) -> str:

@@ -79,6 +79,8 @@ class TrialRecord:
     ended_at: float | None = None
     ran_on: dict[str, Any] = field(default_factory=dict)
     """Host, process and device of the run."""
+    fold: int = 0
+    """Which of the study's rolling origins it is trained on; most studies have one."""
 
     def __post_init__(self) -> None:
         is_finite = self.value is not None and math.isfinite(self.value)
@@ -102,6 +104,18 @@ class Proposal:
     number: int
     config: TrialConfig
     seed: int
+    fold: int = 0
+    """Which of the study's rolling origins it is trained on."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A configuration that a study trains by plan, however often with other seeds and folds."""
+
+    config: TrialConfig
+    seed: int
+    fold: int = 0
+    """Which of the study's rolling origins it is trained on."""
 
 
 def metric_value(evaluation: Evaluation, metric: Metric) -> float:
@@ -117,6 +131,17 @@ def metric_of_errors(errors: Errors, metric: Metric) -> float:
         "rmse": errors.rmse_scaled,
         "mase": errors.mase,
     }[metric]
+
+
+def best_evaluation(trial: TrialRecord, metric: Metric) -> Evaluation | None:
+    """The evaluation of a trial's best weights, on the whole validation part where there is one."""
+
+    def judged(recorded: RecordedEvaluation) -> float:
+        value = metric_value(recorded.evaluation, metric)
+        return math.inf if math.isnan(value) else value
+
+    best = trial.final or min(trial.evaluations, key=judged, default=None)
+    return best.evaluation if best else None
 
 
 def baseline_to_plain(baseline: BaselineScore) -> dict[str, Any]:
@@ -137,6 +162,16 @@ def trial_seed(study_seed: int, number: int) -> int:
 def proposal_seed(study_seed: int, number: int) -> int:
     """The seed of the sampler that proposes a trial's configuration."""
     return int(np.random.SeedSequence([study_seed, number, 1]).generate_state(1)[0])
+
+
+def best_of_each_configuration(
+    trials: Iterable[TrialRecord], count: int | None = None
+) -> list[TrialRecord]:
+    """The best trial of each configuration, the best first; a grid tries one with many seeds."""
+    best: dict[TrialConfig | None, TrialRecord] = {}
+    for trial in leaderboard(trials):
+        best.setdefault(trial.config, trial)
+    return list(best.values())[:count]
 
 
 def leaderboard(trials: Iterable[TrialRecord], count: int | None = None) -> list[TrialRecord]:

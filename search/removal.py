@@ -15,7 +15,9 @@ from typing import Any
 from search.config import ConfigError, SearchConfig, parse_config
 from search.leftovers import unused_leftovers
 from search.lock import StudyLockedError, holder, is_locked, locked
+from search.names import FINALISTS
 from search.places import (
+    known_studies,
     lock_file,
     record_files,
     record_url,
@@ -25,9 +27,6 @@ from search.places import (
 from search.studies import Overview, num_bytes_in, overviews
 from search.study import UnknownStudyError, delete_study, read_study
 from search.tracking import StoredRuns, delete_runs, shrink_store, stored_runs
-
-FINALISTS = ".finalists"
-"""Ends the name of the study that holds another's finalists."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def why_kept(config: SearchConfig, name: str) -> str | None:
         ViewError: where MLflow does not say whether a registered model needs the study's runs.
     """
     if name.endswith(FINALISTS):
-        return "it holds finalists, which are never removed"
+        return f"it holds finalists and goes with its study, {name.removesuffix(FINALISTS)}"
     if is_locked(lock_file(config, name)):
         return f"it is being searched by {holder(lock_file(config, name))}: end that search first"
     try:
@@ -82,9 +81,9 @@ def why_kept(config: SearchConfig, name: str) -> str | None:
 
 
 def remove_study(config: SearchConfig, name: str) -> Removed:
-    """Delete a study for good: its runs with their artifacts, its weights, its record.
+    """Delete a study and its finalists for good: runs with their artifacts, weights, record.
 
-    In this order, so that one who is killed in the middle can delete it again.
+    In this order, the finalists first, so that one who is killed in the middle can delete it again.
 
     Raises:
         ConfigError: where the study is kept; says why.
@@ -92,6 +91,17 @@ def remove_study(config: SearchConfig, name: str) -> Removed:
     """
     if reason := why_kept(config, name):
         raise ConfigError(f"study {name} is kept: {reason}")
+    finalists = f"{name}{FINALISTS}"
+    names = [finalists, name] if finalists in known_studies(config) else [name]
+    removed = [_remove(config, each) for each in names]
+    return Removed(
+        sum(each.num_bytes for each in removed),
+        sum(each.num_runs for each in removed),
+        tuple(dict.fromkeys(note for each in removed for note in each.notes)),
+    )
+
+
+def _remove(config: SearchConfig, name: str) -> Removed:
     with _held(config, name):
         notes, _ = read_study(record_url(config, name), name)
         uri, stored = _stored(config, notes)

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.series import load
+from pipelines.series import SeriesTable, load
 from pipelines.splits import SearchData, split
 from pipelines.training import Evaluation, TrainingDiverged
 from search.config import ConfigError, SearchConfig
@@ -101,7 +101,7 @@ def replay(
             f"only a trial that has a configuration can be replayed: trial {number} is "
             f"{trial.state} ({trial.reason or 'it was not begun'}); choose another"
         )
-    search_data = _recorded_data(config, notes, data)
+    _, search_data = recorded_data(config, notes, data)
     device = resolve_device(device or config.resources.device)
     used_seed = trial.seed if seed is None else seed
     for line in _remarks(notes, trial, device, used_seed):
@@ -122,20 +122,34 @@ def replay(
     return comparison
 
 
-def _recorded_data(config: SearchConfig, notes: Mapping[str, Any], data: str | None) -> SearchData:
+def recorded_data(
+    config: SearchConfig, notes: Mapping[str, Any], data: str | None
+) -> tuple[SeriesTable, SearchData]:
+    """The table that a study was searched on, read again, and its rows up to the sealed test.
+
+    Args:
+        config: of the study, as it was recorded.
+        notes: of the study.
+        data: where the table lies now.
+
+    Raises:
+        DataError: where it cannot be read.
+        ConfigError: where it is not the recorded one.
+    """
     settings = config.data.model_copy(update={"path": data}) if data else config.data
-    search_data, _ = split(load(settings), config.split)
+    table = load(settings)
+    search_data, _ = split(table, config.split)
     facts = notes.get("facts", {})
     recorded = notes["identity"]["data"]
     if search_data.fingerprint != recorded:
         raise ConfigError(
-            "a trial is replayed on the table that it was recorded with: "
+            "the table must be the one that the study was searched on: "
             f"{facts.get('data_source', 'it')} had {facts.get('num_rows', '?')} rows to search on "
             f"and fingerprint {recorded[:12]}, now {settings.path or 'the embedded table'} has "
             f"{search_data.num_rows} and {search_data.fingerprint[:12]}; give the old one with "
             "--data"
         )
-    return search_data
+    return table, search_data
 
 
 def _remarks(notes: Mapping[str, Any], trial: TrialRecord, device: str, seed: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pipelines.series import load
 from pipelines.splits import SearchData, split
 from pipelines.training import resolve_precision
 from search.config import ConfigError, SearchConfig
+from search.grid import plan_grid
 from search.limits import Limits, check_space
 from search.slots import Slots
 from search.space import THREE_ANSWERS, TrialConfig, derive, start_config
@@ -47,13 +48,19 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
         teraflops = CPU_TERAFLOPS_PER_TRIAL
     limits = Limits(data, config.search.max_parameters, teraflops)
     check_space(space, config.training, limits)
+    pruner = config.search.pruner
+    if config.search.sampler == "grid" and pruner != "none":
+        pruner = "none"
+        notes += ("no run of a grid is stopped early: they compare at equal steps",)
     precision = resolve_precision(config.training.precision, device)
     resolved = config.model_copy(
         update={
             "study": config.study or fresh_name(data.name),
             "space": space,
             "training": config.training.model_copy(update={"precision": precision}),
-            "search": config.search.model_copy(update={"max_training_teraflops": teraflops}),
+            "search": config.search.model_copy(
+                update={"max_training_teraflops": teraflops, "pruner": pruner}
+            ),
             "resources": config.resources.model_copy(update={"device": device}),
         }
     )
@@ -131,6 +138,14 @@ def resolved_config(config: SearchConfig) -> SearchConfig:
     """The configuration as a search would use it; reads the table and starts nothing."""
     search_data, _ = split(load(config.data), config.split)
     return resolve(config, search_data)[0]
+
+
+def runs_in_words(config: SearchConfig) -> tuple[str, ...]:
+    """Of a grid, what a search would say of its runs; reads the table and starts nothing."""
+    if config.search.sampler != "grid":
+        return ()
+    search_data, _ = split(load(config.data), config.split)
+    return plan_grid(config, search_data).notes
 
 
 def understood_config(config: SearchConfig) -> SearchConfig:

@@ -17,6 +17,7 @@ from pipelines.printable import printable
 EXIT_WRONG_USAGE = 2
 
 _DATA, _SEARCH, _MACHINE, _RECORD = "The table", "The search", "The machine", "Record and view"
+_END = "The end"
 
 
 def _option(flag: str, help_text: str, panel: str, **more: Any) -> Any:
@@ -62,7 +63,10 @@ MetricName = Annotated[
     str | None, _option("--metric", "mae, mse, rmse or mase (default: mae).", _SEARCH)
 ]
 SamplerName = Annotated[
-    str | None, _option("--sampler", "tpe, gp or random (default: tpe).", _SEARCH)
+    str | None, _option("--sampler", "tpe, gp, random or grid (default: tpe).", _SEARCH)
+]
+Repeats = Annotated[
+    int | None, _option("--repeats", "Seeds of each combination of a grid (default: 1).", _SEARCH)
 ]
 PrunerName = Annotated[
     str | None, _option("--pruner", "asha, hyperband, median or none (default: asha).", _SEARCH)
@@ -96,6 +100,28 @@ Home = Annotated[
     str | None,
     _option("--home", "Folder for record and view (LSTM_SEARCH_HOME; default: mlruns).", _RECORD),
 ]
+Finalize = Annotated[
+    bool | None,
+    _option(
+        "--finalize/--no-finalize",
+        "End with finalists, the sealed test and a registered model (default: so).",
+        _END,
+    ),
+]
+NumFinalists = Annotated[
+    int | None, _option("--finalists", "Best configurations to train again (default: 3).", _END)
+]
+NumSeeds = Annotated[int | None, _option("--seeds", "Seeds of each finalist (default: 5).", _END)]
+Refit = Annotated[
+    str | None,
+    _option("--refit", "all: the final model is trained again on all rows; none: not.", _END),
+]
+RegisteredModelName = Annotated[
+    str | None, _option("--registered-model-name", "Name in MLflow's model registry.", _END)
+]
+RequireChampion = Annotated[
+    bool | None, _option("--require-champion", "Exit with 4 unless the model passes.", _END)
+]
 Init = Annotated[
     Path | None, _option("--init", "Write a commented configuration for the table.", _SEARCH)
 ]
@@ -107,6 +133,14 @@ Verbose = Annotated[
 ]
 Quiet = Annotated[bool, _option("--quiet -q", "Print the summary only.", _MACHINE)]
 
+FINAL_SETTINGS = {
+    "finalize": "final.finalize",
+    "finalists": "final.finalists",
+    "seeds": "final.seeds",
+    "refit": "final.refit",
+    "registered_model_name": "final.registered_model_name",
+    "require_champion": "final.require_champion",
+}
 _SETTINGS = {
     "data": "data.path",
     "target": "data.targets",
@@ -118,6 +152,7 @@ _SETTINGS = {
     "study": "study",
     "metric": "search.metric",
     "sampler": "search.sampler",
+    "repeats": "search.repeats",
     "pruner": "search.pruner",
     "seed": "search.seed",
     "max_concurrent": "resources.max_concurrent",
@@ -130,6 +165,7 @@ _SETTINGS = {
     "experiment": "tracking.experiment",
     "storage": "storage",
     "home": "home",
+    **FINAL_SETTINGS,
 }
 
 
@@ -144,8 +180,15 @@ def run(
     time_budget: TimeBudget = None,
     metric: MetricName = None,
     sampler: SamplerName = None,
+    repeats: Repeats = None,
     pruner: PrunerName = None,
     seed: Seed = None,
+    finalize: Finalize = None,
+    finalists: NumFinalists = None,
+    seeds: NumSeeds = None,
+    refit: Refit = None,
+    registered_model_name: RegisteredModelName = None,
+    require_champion: RequireChampion = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     init: Init = None,

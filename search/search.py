@@ -1,5 +1,6 @@
 """One whole search: table and configuration in, a record with a best trial out."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,15 +11,18 @@ from pipelines.printable import printable
 from pipelines.series import SeriesTable, load
 from pipelines.splits import SearchData, split
 from search.background_view import BackgroundView
-from search.config import SearchConfig, duration_seconds
+from search.config import ConfigError, SearchConfig, duration_seconds
 from search.executor import TrialJob, connect, machines, run_trials, session_folder
 from search.facts import facts_of, identity_of
+from search.grid import Grid, plan_grid
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.lock import locked
+from search.names import FINALISTS
 from search.places import experiment_name, record_url, tracking_uri, trials_page
 from search.progress import Tally, make_progress
 from search.projection import StudyFacts
+from search.record import PlannedRun
 from search.resolve import device_line, resolve, starts
 from search.result import SearchResult, recorded_baselines
 from search.slots import Slots, plan_slots
@@ -57,10 +61,16 @@ def run_search(
     """
     console = Console(quiet=True) if is_quiet else console or Console()
     config = config or SearchConfig()
+    if config.study is not None and config.study.endswith(FINALISTS):
+        raise ConfigError(
+            f"a study of finalists is trained by its study: got {config.study}; use python -m "
+            f"search finalize {config.study.removesuffix(FINALISTS)}, or choose another name"
+        )
     table, config = _read_table(config, data)
     search_data, _ = split(table, config.split)  # the sealed test part is dropped here
     config, narrowed = resolve(config, search_data)
-    notes = (*search_data.notes, *narrowed)
+    grid = plan_grid(config, search_data) if config.search.sampler == "grid" else Grid()
+    notes = (*search_data.notes, *narrowed, *grid.notes)
     assert config.study is not None
     lock = config.studies_folder / f"{config.study}.lock"
     with writing_explained(lock.parent.parent), locked(lock, config.study):
@@ -69,17 +79,31 @@ def run_search(
         slots = plan_slots(config.resources, config.resources.device, machines())
         for line in (device_line(slots), f"study {config.study}", *map(printable, notes)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        return _search(config, search_data, slots, console, is_quiet)
+        return search_study(config, (search_data,), slots, console, is_quiet, grid.runs)
 
 
-def _search(
+def search_study(
     config: SearchConfig,
-    data: SearchData,
+    folds: tuple[SearchData, ...],
     slots: Slots,
     console: Console,
     is_quiet: bool,
+    plan: Sequence[PlannedRun] = (),
+    *,
+    has_baselines: bool = True,
 ) -> SearchResult:
-    study, skipped_starts = _open(config, data)
+    """Run a study's trials until it is full; its lock is held and Ray is connected.
+
+    Args:
+        config: as it was resolved.
+        folds: the rolling origins, the last one that of the configured split.
+        slots: how many trials run at a time.
+        console: where progress is shown.
+        is_quiet: show nothing.
+        plan: what is trained, where it is not searched for.
+        has_baselines: whether the forecasts to beat are computed beside the trials.
+    """
+    study, skipped_starts = _open(config, folds[-1], plan)
     for skipped in skipped_starts:
         console.print(f"  start left out: {skipped}", markup=False, highlight=False)
     kept = KeptWeights(config.studies_folder / study.name)
@@ -89,19 +113,18 @@ def _search(
     view = BackgroundView(tracking_uri(config), experiment_name(config), facts)
     settings = config.search
     known = recorded_baselines(study.attributes)
-    tally = Tally(
-        settings.trials, config.training.max_steps, settings.metric, study.trials(), known, view.lag
-    )
+    total, max_steps = study.settings.trials, config.training.max_steps
+    tally = Tally(total, max_steps, settings.metric, study.trials(), known, view.lag)
     with make_progress(console, tally, is_quiet) as progress:
         ending = run_trials(
             study,
-            TrialJob(data, settings.metric, slots, config.resources.save_every_seconds),
+            TrialJob(folds, settings.metric, slots, config.resources.save_every_seconds),
             config.resources,
             config.training,
             kept,
             [progress, view],
             duration_seconds(settings.time_budget) if settings.time_budget else None,
-            score_baselines=not known,
+            score_baselines=has_baselines and not known,
         )
     trials = tuple(study.trials())
     study.note("state", str(ending))
@@ -120,7 +143,9 @@ def _read_table(
     return load(config.data, data), config
 
 
-def _open(config: SearchConfig, data: SearchData) -> tuple[Study, tuple[str, ...]]:
+def _open(
+    config: SearchConfig, data: SearchData, plan: Sequence[PlannedRun]
+) -> tuple[Study, tuple[str, ...]]:
     settings, space = config.search, config.space
     assert config.study is not None
     limits = Limits(data, settings.max_parameters, settings.max_training_teraflops)
@@ -134,10 +159,15 @@ def _open(config: SearchConfig, data: SearchData) -> tuple[Study, tuple[str, ...
         limits,
     )
     study.note("config", config.model_dump_json())  # with which --resume goes on
+    if plan:
+        study.plan(plan)
     if "facts" in study.attributes:
         return study, ()
-    found, impossible = starts(config, data.season)
-    skipped = impossible + study.queue(found)
+    skipped: tuple[str, ...] = ()
+    if not plan:
+        found, impossible = starts(config, data.season)
+        skipped = impossible + study.queue(found)
+    study.note("data_notes", list(data.notes))  # what was repaired of the table
     # Noted last: a search that was killed before this has queued too little, and begins again.
     study.note("facts", asdict(facts_of(config, data)))
     return study, skipped

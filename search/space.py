@@ -9,7 +9,7 @@ on the configuration.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
@@ -125,6 +125,11 @@ NormalisationDimension = Annotated[Choice[Normalisation], BeforeValidator(_as_di
 HeadDimension = Annotated[Choice[Head], BeforeValidator(_as_dimension)]
 
 
+Width = Annotated[int, Field(ge=1, le=65_536)]
+WidthList = Annotated[tuple[Width, ...], Field(min_length=1, max_length=MAX_LAYERS, strict=False)]
+WidthLists = Annotated[tuple[WidthList, ...], Field(min_length=1, strict=False)]
+
+
 class TrialConfig(Settings):
     """Everything that one trial trains: trials with equal configurations are one model."""
 
@@ -163,6 +168,9 @@ class Space(Settings):
     fixes it; `null` is derived from the table.
     """
 
+    widths: WidthLists | None = None
+    """Whole lists of cells to choose from, as [[128], [64, 64], [64, 128]], instead of the next
+    four; null: those four say which."""
     num_layers: IntDimension = Int(low=1, high=3)
     """LSTM layers, one on another."""
     shape: ShapeDimension = Choice[Shape](choices=("uniform", "per_layer"))
@@ -194,6 +202,17 @@ class Space(Settings):
     weight_decay: FloatDimension = Float(low=1e-6, high=1e-1, log=True)
     """Decoupled weight decay of AdamW."""
 
+    @model_validator(mode="after")
+    def _layers_are_said_once(self) -> Self:
+        fields = type(self).model_fields
+        beside = [name for name in _LAYERS if getattr(self, name) != fields[name].default]
+        if self.widths is not None and beside:
+            raise ValueError(
+                f"widths takes the place of {', '.join(_LAYERS)}: got {', '.join(beside)} beside "
+                "it; drop one or the other"
+            )
+        return self
+
     @field_validator(*_BOUNDS)
     @classmethod
     def _is_within_its_bounds(cls, value: Dimension | None, info: ValidationInfo) -> Any:
@@ -215,12 +234,16 @@ class Space(Settings):
             point[name] = suggest(name, dimension)
             return point[name]
 
-        num_layers = int(ask("num_layers", self.num_layers))
-        if num_layers > 1 and ask("shape", self.shape) == "per_layer":
-            for layer in range(num_layers):
-                ask(f"width_{layer}", self.width)
-        elif num_layers > 0:
-            ask("hidden_size", self.hidden_size)
+        if self.widths is not None:
+            # A list as such would break samplers and what is read back of the record.
+            ask("widths", Choice[str](choices=tuple(map(widths_text, self.widths))))
+        else:
+            num_layers = int(ask("num_layers", self.num_layers))
+            if num_layers > 1 and ask("shape", self.shape) == "per_layer":
+                for layer in range(num_layers):
+                    ask(f"width_{layer}", self.width)
+            elif num_layers > 0:
+                ask("hidden_size", self.hidden_size)
         for name in _MODEL_DIMENSIONS + _TRAINING_DIMENSIONS:
             ask(name, getattr(self, name))
         return point
@@ -231,16 +254,11 @@ class Space(Settings):
         Raises:
             ValueError: where the point's values contradict each other.
         """
-        num_layers = int(point["num_layers"])
-        widths = tuple(
-            int(point["hidden_size"] if "hidden_size" in point else point[f"width_{layer}"])
-            for layer in range(num_layers)
-        )
         model = {name: point[name] for name in _MODEL_DIMENSIONS}
         training = {name: point[name] for name in _TRAINING_DIMENSIONS}
         try:
             return TrialConfig(
-                model=LSTMConfig.model_validate({"widths": widths, **model}),
+                model=LSTMConfig.model_validate({"widths": _widths_at(point), **model}),
                 training=TrainConfig.model_validate(budget.model_dump() | training),
             )
         except ValidationError as error:  # on several lines
@@ -268,7 +286,7 @@ class Space(Settings):
         is_uniform = can_be_uniform and (
             self.hidden_size.contains(widths[0]) or not self.shape.contains("per_layer")
         )
-        values: Point = {"num_layers": len(widths)}
+        values: Point = {"num_layers": len(widths), "widths": widths_text(widths)}
         values["shape"] = "uniform" if is_uniform else "per_layer"
         values |= {"hidden_size": widths[0]} if widths else {}
         values |= {f"width_{layer}": width for layer, width in enumerate(widths)}
@@ -277,12 +295,27 @@ class Space(Settings):
         return values
 
 
+def widths_text(widths: Iterable[int]) -> str:
+    """A list of widths as a value of the dimension `widths`: 64-128."""
+    return "-".join(map(str, widths))
+
+
+def _widths_at(point: Mapping[str, Value]) -> tuple[int, ...]:
+    if "widths" in point:
+        return tuple(int(width) for width in str(point["widths"]).split("-"))
+    return tuple(
+        int(point["hidden_size"] if "hidden_size" in point else point[f"width_{layer}"])
+        for layer in range(int(point["num_layers"]))
+    )
+
+
 def _first_reason(error: ValidationError) -> str:
     first = error.errors()[0]
     where = "".join(f"{part}: " for part in first["loc"][:1])
     return f"{where}{first['msg'].removeprefix('Value error, ')}"
 
 
+_LAYERS = ("num_layers", "shape", "hidden_size", "width")
 _MODEL_DIMENSIONS = (
     "bidirectional",
     "dropout",

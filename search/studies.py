@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,7 +81,7 @@ def overview(config: SearchConfig, name: str) -> Overview:
         num_counted=sum(trial.state.counts for trial in trials),
         num_asked=settings.get("trials"),
         best=best[0].value if best else None,
-        verdict=notes.get("verdict", NO_VERDICT),
+        verdict=_verdict(notes)[0],
         ray_sessions=tuple(notes.get("ray_sessions", ())),
     )
 
@@ -141,7 +141,8 @@ def print_study(config: SearchConfig, console: Console) -> None:
         f"{in_words(_last_at(notes, trials))}",
         "data": f"{facts.get('data_name', '?')}, {facts.get('num_rows', '?')} rows to search on",
         "": f"from {source}, fingerprint {fingerprint[:12]}",
-        "verdict": notes.get("verdict", NO_VERDICT),
+        "verdict": ": ".join(_verdict(notes)),
+        "model": _model_in_words(notes),
         "record": _record_in_words(config, name),
         "weights": _folder_in_words(weights_folder(config, name)),
     }
@@ -182,6 +183,19 @@ def print_trial(config: SearchConfig, number: int, console: Console) -> None:
         _say(console, trial.traceback.rstrip())
     if trial.state is not TrialState.REJECTED:
         _say(console, f"replay    {replay_command(config, number)}")
+
+
+def _verdict(notes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Whether the model passed, and why so."""
+    if "verdict" not in notes:
+        return (NO_VERDICT,)
+    verdict = json.loads(notes["verdict"])
+    return "passed" if verdict["is_passed"] else "not passed", verdict["reason"]
+
+
+def _model_in_words(notes: Mapping[str, Any]) -> str:
+    model = notes.get("registered")
+    return f"{model['name']} version {model['version']}, {model['alias']}" if model else "-"
 
 
 def in_words(seconds: float | None) -> str:

@@ -8,9 +8,12 @@ then as the reported value, the best so far, from which pruning decides.
 """
 
 import json
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +29,7 @@ from pipelines.training_config import TrainingBudget
 from search.config import Metric, SearchSettings
 from search.limits import Limits
 from search.record import (
+    PlannedRun,
     Proposal,
     RecordedEvaluation,
     TrialRecord,
@@ -34,7 +38,7 @@ from search.record import (
     proposal_seed,
     trial_seed,
 )
-from search.space import Choice, Dimension, Float, Int, Space, TrialConfig, Value
+from search.space import Choice, Dimension, Float, Int, Point, Space, TrialConfig, Value
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a user of Study reads nothing of Optuna
 
@@ -76,6 +80,7 @@ class Study:
         self._limits = limits
         self._record.pruner = _pruner(settings, budget)
         self._running: dict[int, optuna.Trial] = {}
+        self._planned: deque[tuple[PlannedRun, Point]] = deque()
         self._numbers = {
             trial.config: trial.number
             for trial in self.trials()
@@ -110,15 +115,41 @@ class Study:
                 self._record.enqueue_trial(point)
         return tuple(skipped)
 
+    def plan(self, runs: Iterable[PlannedRun]) -> None:
+        """Train runs that the record does not hold yet; the total is then that of all planned.
+
+        Each has a seed and fold of its own, and one configuration may come again. They enter the
+        record one by one, since every trial that waits there is read at each proposal.
+
+        Raises:
+            ValueError: for a configuration outside the space.
+        """
+        frozen_trials = self._record.get_trials(deepcopy=False)
+        noted = [t.user_attrs["planned"] for t in frozen_trials if "planned" in t.user_attrs]
+        known = {(planned["config"], planned["seed"], planned["fold"]) for planned in noted}
+        for run in dict.fromkeys(runs):
+            if (run.config.model_dump_json(), run.seed, run.fold) not in known:
+                self._planned.append((run, self._space.point_of(run.config)))
+        total = len(known) + len(self._planned)
+        self._settings = self._settings.model_copy(update={"trials": total})
+
     def ask(self) -> Proposal | None:
         """Return the next configuration, or None while enough trials are counted or running.
 
         Raises:
-            SpaceExhaustedError: after 200 rejected proposals in a row.
+            SpaceExhaustedError: after 200 rejected proposals in a row, or where all that was
+                planned has been tried.
         """
         if self.num_counted + len(self._running) >= self._settings.trials:
             return None
         for _ in range(EXHAUSTED_AFTER_REJECTIONS):
+            if self._settings.sampler == "grid" and not self._num_waiting:
+                if self._planned:
+                    self._enqueue_planned()
+                elif self._running:
+                    return None
+                else:
+                    raise SpaceExhaustedError("every planned configuration has been tried")
             self._record.sampler = self._sampler()
             trial = self._record.ask()
             _forget_half_a_draw(trial)
@@ -131,23 +162,29 @@ class Study:
             "refused; widen the space or raise search.max_parameters"
         )
 
+    def _enqueue_planned(self) -> None:
+        run, point = self._planned.popleft()
+        planned = {"config": run.config.model_dump_json(), "seed": run.seed, "fold": run.fold}
+        self._record.enqueue_trial(point, user_attrs={"planned": planned})
+
     def _propose(self, trial: optuna.Trial) -> tuple[Proposal | None, str]:
         try:
             config = self._space.config_at(self._space.draw(_suggest_from(trial)), self._budget)
         except ValueError as error:
             return None, str(error)
+        planned = trial.user_attrs.get("planned")
         known_as = self._numbers.get(config, trial.number)
-        if known_as != trial.number:
+        if known_as != trial.number and planned is None:
             return None, f"the same as trial {known_as:03d}"
         if reason := self._limits.why_refused(config):
             return None, reason
-        seed = trial_seed(self._settings.seed, trial.number)
+        seed = planned["seed"] if planned else trial_seed(self._settings.seed, trial.number)
         trial.set_user_attr("config", config.model_dump_json())
         trial.set_user_attr("seed", seed)
         trial.set_user_attr("num_parameters", self._limits.num_parameters(config))
         self._numbers[config] = trial.number
         self._running[trial.number] = trial
-        return Proposal(trial.number, config, seed), ""
+        return Proposal(trial.number, config, seed, planned["fold"] if planned else 0), ""
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         # A sampler's own random state is not in the record: seeding one for each proposal makes
@@ -157,7 +194,7 @@ class Study:
         seed = proposal_seed(self._settings.seed, number)
         num_startup = self._settings.num_startup_trials
         is_stuck = _num_rejected_last(frozen_trials[:number]) >= RANDOM_AFTER_REJECTIONS
-        if is_stuck or self._settings.sampler == "random":
+        if is_stuck or self._settings.sampler in ("random", "grid"):
             return optuna.samplers.RandomSampler(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -286,6 +323,10 @@ class Study:
         return self.num_counted >= self._settings.trials
 
     @property
+    def _num_waiting(self) -> int:
+        return len(self._record.get_trials(deepcopy=False, states=(OptunaState.WAITING,)))
+
+    @property
     def unended_numbers(self) -> frozenset[int]:
         """The trials that run or wait."""
         states = (OptunaState.RUNNING, OptunaState.WAITING)
@@ -365,14 +406,35 @@ def read_study(url: str, name: str) -> tuple[dict[str, Any], list[TrialRecord]]:
     Raises:
         UnknownStudyError: where there is no such study, or its record cannot be read.
     """
+    with _reading_explained(url, name):
+        record = _load_read_only(url, name)
+        metric = record.user_attrs["identity"]["metric"]  # absent if killed while it was begun
+        frozen_trials = record.get_trials(deepcopy=False)
+    return dict(record.user_attrs), [_trial_record(frozen, metric) for frozen in frozen_trials]
+
+
+def read_notes(url: str, name: str) -> dict[str, Any]:
+    """Read a study's notes alone, which is quick however many trials it has.
+
+    Raises:
+        UnknownStudyError: where there is no such study, or its record cannot be read.
+    """
+    with _reading_explained(url, name):
+        return dict(_load_read_only(url, name).user_attrs)
+
+
+def _load_read_only(url: str, name: str) -> optuna.Study:
     path = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and not path.exists():  # opening it would make the file
         raise UnknownStudyError(f"no study is named {name}: {path} is missing")
+    storage = optuna.storages.RDBStorage(_read_only(url))
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+@contextmanager
+def _reading_explained(url: str, name: str) -> Iterator[None]:
     try:
-        storage = optuna.storages.RDBStorage(_read_only(url))
-        record = optuna.load_study(study_name=name, storage=storage)
-        metric = record.user_attrs["identity"]["metric"]  # absent if killed while it was begun
-        frozen_trials = record.get_trials(deepcopy=False)
+        yield
     except KeyError:
         raise UnknownStudyError(f"no study is named {name} in {shown_url(url)}") from None
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -381,7 +443,11 @@ def read_study(url: str, name: str) -> tuple[dict[str, Any], list[TrialRecord]]:
             f"the record of study {name} must be readable: got {str(cause).splitlines()[0]} at "
             f"{shown_url(url)}; put a copy of it back, or choose another --study"
         ) from None
-    return dict(record.user_attrs), [_trial_record(frozen, metric) for frozen in frozen_trials]
+
+
+def note_on_study(url: str, name: str, key: str, value: Any) -> None:
+    """Note something about a study that nobody searches; `value` is plain JSON."""
+    optuna.load_study(study_name=name, storage=_open_storage(url)).set_user_attr(key, value)
 
 
 def study_names(url: str) -> list[str]:
@@ -508,6 +574,7 @@ def _trial_record(frozen: FrozenTrial, metric: Metric) -> TrialRecord:
         started_at=attributes.get("started_at"),
         ended_at=outcome.get("time"),
         ran_on=attributes.get("ran_on", {}),
+        fold=attributes.get("planned", {}).get("fold", 0),
     )
 
 
@@ -551,3 +618,48 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         elif before != now:
             found.append(f"{prefix}{key} was {before}, now {now}")
     return found
+
+
+# Which dimensions mattered
+
+MIN_TRIALS_FOR_IMPORTANCE = 20
+"""Trials below which an importance would be chance."""
+
+
+def importance(url: str, name: str) -> dict[str, float]:
+    """How much each dimension of the best trials differs from that of all, the most first.
+
+    PED-ANOVA, in the form for conditional dimensions. Trials are ranked as TPE ranks them: the
+    complete ones, then those that were stopped, the later the better, so that a search in which
+    few trials are complete has an answer too. Empty where fewer than `MIN_TRIALS_FOR_IMPORTANCE`
+    have a value.
+
+    Raises:
+        UnknownStudyError: where there is no such study, or its record cannot be read.
+    """
+    with _reading_explained(url, name):
+        states = (OptunaState.COMPLETE, OptunaState.PRUNED)
+        ended = _load_read_only(url, name).get_trials(deepcopy=False, states=states)
+    ranked = sorted((t for t in ended if t.intermediate_values), key=_rank_of_trial)
+    if len(ranked) < MIN_TRIALS_FOR_IMPORTANCE:
+        return {}
+    scratch = optuna.create_study()
+    scratch.add_trials(
+        optuna.trial.create_trial(params=t.params, distributions=t.distributions, value=place)
+        for place, t in enumerate(ranked)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an experimental class
+        # At least five trials are compared with the rest, as its documentation advises.
+        share = max(0.1, 5 / len(ranked))
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share)
+        found = optuna.importance.get_param_importances(scratch, evaluator=evaluator)
+    return {dimension: float(value) for dimension, value in found.items() if value > 0}
+
+
+def _rank_of_trial(frozen: FrozenTrial) -> tuple[float, float]:
+    if frozen.state is OptunaState.COMPLETE:
+        assert frozen.value is not None
+        return -math.inf, frozen.value
+    step, value = max(frozen.intermediate_values.items())
+    return -step, math.inf if math.isnan(value) else value

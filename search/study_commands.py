@@ -94,6 +94,25 @@ def export(study: str, to: Path | None, home: str | None, storage: str | None) -
     typer.echo(f"wrote {place}: {len(written)} files, {size_in_words(num_bytes_in([place]))}")
 
 
+def report(study: str, out: Path | None, home: str | None, storage: str | None) -> None:
+    """Write the page of a study, and its pictures where it goes beside the weights."""
+    from search.report.page import write_report
+    from search.report.pictures import write_pictures
+
+    config = SearchConfig(home=home, storage=storage)
+    name = name_of_study(config, study)
+    try:
+        written = [write_report(config, name, out)]
+        written += write_pictures(config, name) if out is None else []
+    except OSError as error:
+        raise ConfigError(
+            f"the page needs a file that can be written: {error.filename}: {error.strerror}; "
+            "name another with --out"
+        ) from None
+    for path in written:
+        typer.echo(f"wrote {path}, {size_in_words(num_bytes_in([path]))}")
+
+
 def replay(
     study: str,
     number: int,

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from pipelines.printable import printable
 from search.commands import resume_command
+from search.grid_tables import print_findings
 from search.places import tracking_uri
 from search.progress import METRIC_NAMES, baselines_in_words
 from search.record import Ending, TrialState, leaderboard
@@ -17,9 +18,15 @@ NUM_SHOWN = 10
 
 
 def print_summary(result: SearchResult, console: Console) -> None:
-    """Print the ten best trials, the link to all of them and the command that goes on."""
+    """Print the ten best trials, the link to all of them and the command that goes on.
+
+    Of a grid the means are printed instead of the best trials, of which the luckiest seeds are.
+    """
     best = leaderboard(result.trials, NUM_SHOWN)
-    if best:
+    is_grid = result.config.search.sampler == "grid"
+    if best and is_grid:
+        print_findings(result, console)
+    elif best:
         console.print(_best_table(result))
     else:
         console.print("no trial is complete yet")
@@ -31,7 +38,10 @@ def print_summary(result: SearchResult, console: Console) -> None:
     if result.ending is Ending.EXHAUSTED:
         _say(console, "go on     in a new --study with a wider space: this one holds nothing new")
     else:
-        more = " --add-trials 50" if result.ending is Ending.DONE else ""
+        grows_by = (
+            f" --repeats {result.config.search.repeats + 2}" if is_grid else " --add-trials 50"
+        )
+        more = grows_by if result.ending is Ending.DONE else ""
         _say(console, f"go on     {resume_command(result.config)}{more}")
 
 

@@ -1,4 +1,6 @@
-"""The view: MLflow shows the record, and can be rebuilt from it at any time. Only here is MLflow.
+"""The view: MLflow shows the record, and can be rebuilt from it at any time.
+
+Here and in `search/registry.py` is the search's door to MLflow.
 
 One parent run a study, one nested child run a trial. MLflow takes an equal metric of an equal time
 only once, so that showing a record twice changes nothing.
@@ -45,6 +47,7 @@ from mlflow.entities import (  # noqa: E402
 from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
 
 from pipelines.baselines import BaselineScore  # noqa: E402
+from pipelines.verdict import Verdict  # noqa: E402
 from search.projection import (  # noqa: E402
     Reading,
     Snapshot,
@@ -62,6 +65,8 @@ from search.projection import (  # noqa: E402
     saved_view,
     study_readings,
     trial_params,
+    verdict_readings,
+    verdict_tags,
 )
 from search.record import TrialRecord, TrialState  # noqa: E402
 
@@ -105,6 +110,15 @@ class _ShownRun:
     """Whether it showed an ended trial when it was found: a run is ended last of all."""
 
 
+@dataclass(frozen=True)
+class ShownStudy:
+    """Where a study is in MLflow."""
+
+    experiment_id: str
+    run_id: str
+    """Of its parent run."""
+
+
 class View:
     """One study's runs in MLflow; one writer at a time."""
 
@@ -131,6 +145,11 @@ class View:
             shown.is_whole = trusts_ended_runs and _has_ended(run)
             if run.data.tags.get("mlflow.parentRunId") != self._parent.run_id:
                 self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self._parent.run_id)
+
+    @property
+    def run_id(self) -> str:
+        """The study's parent run."""
+        return self._parent.run_id
 
     def mark_running(self) -> None:
         """Show that the search goes on."""
@@ -159,9 +178,19 @@ class View:
         for trial in best:
             if snapshot.kept.path(trial.number).exists():
                 self._show_weights(trial, snapshot.kept.path(trial.number))
-        is_over = snapshot.state in ("done", "space exhausted")
         ended_at = snapshot.last_time or self._facts.started_at
+        if snapshot.verdict is not None:
+            self._show_verdict(snapshot.verdict, ended_at)
+        for page in snapshot.pages:
+            self._client.log_artifact(run.run_id, str(page))
+        is_over = snapshot.state in ("done", "space exhausted")
         self._end_run(run, "FINISHED" if is_over else "SCHEDULED", ended_at)
+
+    def _show_verdict(self, verdict: Verdict, time: float) -> None:
+        run = self._parent
+        self._log_readings(run, verdict_readings(verdict, time))
+        self._log_tags(run, verdict_tags(verdict))
+        self._client.log_text(run.run_id, verdict.model_dump_json(indent=2), "verdict.json")
 
     def _show_study(self, found: Run | None) -> _ShownRun:
         facts = self._facts
@@ -301,14 +330,16 @@ def rebuild(
     facts: StudyFacts,
     snapshot: Snapshot,
     baselines: Iterable[BaselineScore],
-) -> str:
-    """Bring a study's runs to what the record says; return the experiment's id.
+    *,
+    trusts_ended_runs: bool = False,
+) -> ShownStudy:
+    """Bring a study's runs to what the record says.
 
     Raises:
         ViewError: where MLflow cannot be reached or refuses.
     """
     try:
-        view = View(uri, experiment, facts)
+        view = View(uri, experiment, facts, trusts_ended_runs=trusts_ended_runs)
         view.show_baselines(baselines)
         view.show_all(snapshot)
     except OUTAGES as error:
@@ -316,7 +347,7 @@ def rebuild(
             f"MLflow does not take study {facts.name}: {why(error)}; see that MLflow runs at "
             "MLFLOW_TRACKING_URI or tracking.uri, then sync again"
         ) from None
-    return view.experiment_id
+    return ShownStudy(view.experiment_id, view.run_id)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,12 @@ FLOORS = ("models", "pipelines", "search")
 DOORS = {
     "optuna": {"search/study.py"},
     "ray": {"search/executor.py", "search/submit.py"},
-    "mlflow": {"search/tracking.py", "pipelines/serving.py"},
+    "mlflow": {
+        "search/tracking.py",
+        "search/registry.py",
+        "pipelines/serving.py",
+        "pipelines/served_model.py",
+    },
 }
 
 # What a recorded or downloaded file could use to run code of its own.

@@ -1,17 +1,20 @@
 """Tables that the tests of the pipelines start from."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from pipelines.data_config import DataConfig, SplitConfig
 from pipelines.series import load
-from pipelines.splits import SearchData, split
+from pipelines.splits import SearchData, TestData, split
 
 MakeData = Callable[..., SearchData]
+MakeTestData = Callable[..., TestData]
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +36,23 @@ def electricity() -> SearchData:
 def make_data() -> MakeData:
     """A small table: two columns of a noisy season, the first the target, and any change to it."""
     return small_data
+
+
+@pytest.fixture
+def make_test_data() -> MakeTestData:
+    """The same table opened: 60 rows to train on, 20 of validation, 40 of test, and any change."""
+    return small_test_data
+
+
+def small_test_data(**changes: Any) -> TestData:
+    opened: dict[str, Any] = {
+        "first_test_row": 80,
+        "timestamps": pd.date_range("2024-01-01", periods=120, freq="h"),  # a Monday
+    }
+    opened |= {name: changes.pop(name) for name in tuple(opened) if name in changes}
+    data = small_data(**{"num_train_rows": 60, **changes})
+    shared = {item.name: getattr(data, item.name) for item in dataclasses.fields(data)}
+    return TestData(**shared, **opened)
 
 
 def small_data(**changes: Any) -> SearchData:

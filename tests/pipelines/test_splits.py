@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.series import DataConfig, DataError, SeriesTable, load
-from pipelines.splits import SealedTest, SearchData, SplitConfig, split
+from pipelines.splits import SealedTest, SearchData, SplitConfig, rolling_splits, split
 
 ARRAYS = ("values", "truth", "is_observed", "known")
 
@@ -86,12 +86,162 @@ def test_nothing_of_search_data_holds_the_memory_of_a_test_row() -> None:
         assert array.base is None
 
 
-def test_a_sealed_test_shows_its_size_and_fingerprint_alone() -> None:
+def test_a_sealed_test_shows_its_size_and_fingerprints_alone() -> None:
     _, sealed = split(table(), SplitConfig())
-    assert repr(sealed) == f"SealedTest(num_rows=200, fingerprint='{sealed.fingerprint}')"
+    assert repr(sealed) == (
+        f"SealedTest(num_rows=200, fingerprint='{sealed.fingerprint}', "
+        f"test_fingerprint='{sealed.test_fingerprint}')"
+    )
     public = [name for name in dir(sealed) if not name.startswith("_")]
-    assert public == ["fingerprint", "num_rows", "open"]
+    assert public == ["fingerprint", "num_rows", "open", "test_fingerprint"]
     assert isinstance(sealed, SealedTest)
+
+
+def test_the_opened_test_part_has_timestamps_which_search_data_lacks() -> None:
+    search, sealed = split(table(), SplitConfig(train=500, validation=100, test=150))
+    timestamps = sealed.open().timestamps
+    assert timestamps is not None
+    assert timestamps.tolist() == frame()["timestamp"][:750].tolist()
+    assert not hasattr(search, "timestamps")
+    assert split(table(frequency="none"), SplitConfig())[1].open().timestamps is None
+
+
+def seal(rows: pd.DataFrame, config: SplitConfig | None = None, **settings: object) -> str:
+    """The fingerprint of the test part alone."""
+    return split(table(rows, **settings), config or SplitConfig())[1].test_fingerprint
+
+
+def test_a_test_part_is_known_again_whatever_else_the_table_holds() -> None:
+    rows = frame()
+    expected = seal(rows)
+    assert seal(rows.drop(columns="heat")) == expected
+    assert seal(rows.assign(heat=-rows["heat"])) == expected
+    assert seal(rows.assign(load=rows["load"].where(rows.index >= 800, 7.0))) == expected
+    assert seal(rows, SplitConfig(train=400, validation=400, test=200)) == expected
+    assert seal(rows, target_transform="log", season=12, outliers="hampel") == expected
+    assert seal(rows.iloc[300:], SplitConfig(train=300, validation=200, test=200)) == expected
+
+
+def test_another_test_part_has_another_fingerprint() -> None:
+    rows = frame()
+    changed = rows.copy()
+    changed.loc[999, "load"] += 1e-9
+    later = rows.assign(timestamp=rows["timestamp"] + pd.Timedelta(days=1))
+    shorter = SplitConfig(train=700, validation=100, test=199)
+    fingerprints = [
+        seal(rows),
+        seal(changed),
+        seal(later),
+        seal(rows, shorter),
+        seal(rows.rename(columns={"load": "power"}), targets=("power",)),
+        seal(rows, targets=("heat",)),
+        seal(rows, targets=("load", "heat")),
+        seal(rows, frequency="none"),
+    ]
+    assert len(set(fingerprints)) == len(fingerprints)
+
+
+def test_rolling_splits_step_back_by_the_validation_part_and_end_with_the_configured_split() -> (
+    None
+):
+    folds = rolling_splits(table(), SplitConfig())
+    assert [(fold.num_train_rows, fold.num_rows) for fold in folds] == [
+        (500, 600),
+        (600, 700),
+        (700, 800),
+    ]
+    search, _ = split(table(), SplitConfig())
+    assert folds[-1].fingerprint == search.fingerprint
+    for name in ARRAYS:
+        assert getattr(folds[-1], name).tobytes() == getattr(search, name).tobytes()
+        assert [len(getattr(fold, name)) for fold in folds] == [600, 700, 800]
+    assert len({fold.fingerprint for fold in folds}) == 3
+
+
+def test_the_earliest_training_part_is_at_least_half_the_latest() -> None:
+    folds = rolling_splits(table(), SplitConfig(train=0.4, validation=0.4, test=0.2))
+    assert [(fold.num_train_rows, fold.num_rows) for fold in folds] == [
+        (200, 600),
+        (300, 700),
+        (400, 800),
+    ]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_no_value_after_an_earlier_origin_reaches_its_data(place: int) -> None:
+    settings = {"missing": "interpolate", "outliers": "hampel"}
+    end = (600, 700)[place]
+    rows = planted(end)
+    fold = rolling_splits(table(rows, **settings), SplitConfig())[place]
+    other = rolling_splits(table(altered(rows, end), **settings), SplitConfig())[place]
+    assert not fold.is_observed[end - 3 : end].any()
+    for name in ARRAYS:
+        assert getattr(fold, name).tobytes() == getattr(other, name).tobytes(), name
+    train = planted(end - 100)
+    fold = rolling_splits(table(train, **settings), SplitConfig())[place]
+    other = rolling_splits(table(altered(train, end - 100), **settings), SplitConfig())[place]
+    for name in ARRAYS:
+        before, after = getattr(fold, name)[: end - 100], getattr(other, name)[: end - 100]
+        assert before.tobytes() == after.tobytes(), name
+
+
+def test_an_earlier_origin_is_the_split_of_a_table_that_ends_there() -> None:
+    rows = planted(650)
+    settings = {"missing": "interpolate", "outliers": "hampel"}
+    fold = rolling_splits(table(rows, **settings), SplitConfig())[1]
+    shorter = SplitConfig(train=600, validation=100, test=50)
+    search, _ = split(table(rows[:750], **settings), shorter)
+    for name in ARRAYS:
+        assert getattr(fold, name).tobytes() == getattr(search, name).tobytes(), name
+    assert fold.notes[-3:] == search.notes[-3:]
+
+
+def emptied(column: str, first: int, last: int) -> pd.DataFrame:
+    """Rows without a value of one column in some of them."""
+    rows = frame()
+    rows.loc[first:last, column] = np.nan
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "longest_lookback", "expected"),
+    [
+        (frame(), 600, [700]),
+        (frame(), 552, [600, 700]),
+        (frame(), 452, [500, 600, 700]),
+        (emptied("heat", 0, 550), 0, [600, 700]),
+        (emptied("load", 500, 599), 0, [600, 700]),
+        (emptied("heat", 499, 590), 0, [600, 700]),
+    ],
+    ids=[
+        "windows fit into the last alone",
+        "windows fit into two",
+        "windows just fit",
+        "an input is never measured before",
+        "nothing to score a forecast by",
+        "no row to start a forecast after",
+    ],
+)
+def test_origins_that_cannot_be_trained_on_or_scored_are_left_out(
+    rows: pd.DataFrame, longest_lookback: int, expected: list[int]
+) -> None:
+    folds = rolling_splits(
+        table(rows, missing="interpolate"), SplitConfig(), longest_lookback=longest_lookback
+    )
+    assert [fold.num_train_rows for fold in folds] == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_as_many_origins_come_as_are_asked_for(count: int) -> None:
+    folds = rolling_splits(table(horizon=4), SplitConfig(), count)
+    assert len(folds) == count
+    assert folds[-1].num_train_rows == 700
+
+
+def test_a_table_of_few_rows_has_one_origin() -> None:
+    few = table(frame(9), horizon=1, season=1)
+    folds = rolling_splits(few, SplitConfig(train=3, validation=3, test=3))
+    assert [fold.num_train_rows for fold in folds] == [3]
 
 
 def altered(rows: pd.DataFrame, cut: int) -> pd.DataFrame:

@@ -1,12 +1,15 @@
-"""What a command answers where its search ends in another way than by its end."""
+"""What flags are understood to mean, and what a command answers where its search is ended."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from search import commands, search
-from search.config import SearchConfig
+from search.config import ConfigError, SearchConfig, parse_config
+from search.study import Study
 
 
 @pytest.fixture(autouse=True)
@@ -27,3 +30,54 @@ def test_a_signal_that_ray_answers_while_it_starts_ends_the_search_as_any_sigter
     config = SearchConfig(study="one")
     assert commands.search(config, is_verbose=False, is_quiet=True) == 143
     assert "the record is safe: python -m search.run --resume one" in capsys.readouterr().err
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, open_small_study: Callable[..., Study]) -> Callable[..., None]:
+    """Record study `one` with some settings."""
+
+    def record(**search: Any) -> None:
+        (tmp_path / "studies").mkdir()
+        study = open_small_study(tmp_path / "studies" / "one.db", name="one")
+        study.note("config", parse_config({"study": "one", "search": search}).model_dump_json())
+
+    return record
+
+
+@pytest.mark.parametrize(
+    ("search", "flags"),
+    [
+        ({"sampler": "grid", "repeats": 3}, {"search.repeats": 5}),
+        ({"sampler": "grid"}, {"search.repeats": 2, "search.seed": 0}),
+    ],
+)
+def test_a_flag_that_goes_with_what_is_recorded_is_taken_when_a_study_goes_on(
+    tmp_path: Path, recorded: Callable[..., None], search: dict[str, Any], flags: dict[str, Any]
+) -> None:
+    recorded(**search)
+    config = commands.read_config(None, [], {**flags, "home": str(tmp_path)}, resume="one")
+    assert config.search.repeats == flags["search.repeats"]
+    assert config.search.sampler == "grid"
+    assert config.home == str(tmp_path)
+
+
+def test_a_flag_that_does_not_go_with_what_is_recorded_is_refused(
+    tmp_path: Path, recorded: Callable[..., None]
+) -> None:
+    recorded(sampler="tpe")
+    flags = {"search.repeats": 5, "home": str(tmp_path)}
+    with pytest.raises(ConfigError, match="repeats needs sampler grid: got repeats=5 and sampler"):
+        commands.read_config(None, [], flags, resume="one")
+
+
+@pytest.mark.parametrize("flag", ["--trials", "--add-trials"])
+def test_a_grid_takes_no_total_of_trials(
+    flag: str, tmp_path: Path, recorded: Callable[..., None]
+) -> None:
+    recorded(sampler="grid")
+    flags = {"home": str(tmp_path)} | ({"search.trials": 5} if flag == "--trials" else {})
+    add_trials = 5 if flag == "--add-trials" else None
+    with pytest.raises(
+        ConfigError, match=f"as many trials as combinations and repeats: got {flag};"
+    ):
+        commands.read_config(None, [], flags, "one", add_trials)

@@ -581,7 +581,7 @@ def open_study_of(file: Path, data: SearchData, space: Space, **settings: Any) -
 
 
 def job(data: SearchData, slots: Slots, save_every_seconds: float = math.inf) -> TrialJob:
-    return TrialJob(data, "mae", slots, save_every_seconds)
+    return TrialJob((data,), "mae", slots, save_every_seconds)
 
 
 def small_config(hidden_size: int, learning_rate: float) -> TrialConfig:

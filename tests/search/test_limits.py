@@ -133,6 +133,7 @@ def test_a_lookback_beyond_the_training_part_is_refused(
         {"lookback": 12, "patch_length": {"choices": [7, 12]}},
         {"lookback": {"choices": [12, 5000]}, "hidden_size": {"choices": [8, 65_536]}},
         {"num_layers": 2, "width": 65_536, "hidden_size": 8},
+        {"widths": [[65_536], [8, 8]]},
         {"num_layers": 2, "width": 8, "hidden_size": 65_536},
         # Wider than what is looked at: the search itself will find out.
         {"lookback": {"low": 1, "high": 80}, "patch_length": 40},
@@ -153,6 +154,7 @@ def test_a_space_in_which_something_can_be_tried_is_admitted(
         ({"lookback": 5, "normalisation": "seasonal"}, "a lookback of at least one season: got"),
         ({"lookback": 5000}, "lookback and horizon, 5004 rows together, exceed the 80 rows to"),
         ({"hidden_size": 65_536, "width": 65_536}, "parameters exceed search.max_parameters=2,0"),
+        ({"widths": [[65_536], [8, 65_536]]}, "parameters exceed search.max_parameters=2,000,000"),
         ({"batch_size": 1_048_576}, "teraflops exceed search.max_training_teraflops=0.5"),
     ],
 )

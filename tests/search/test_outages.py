@@ -57,6 +57,7 @@ TINY = [
     "--data=loads.csv",
     "--horizon=6",
     "--max-concurrent=1",
+    "--no-finalize",
     "--device=cpu",
     "--precision=float32",
     "--pruner=none",

@@ -17,6 +17,7 @@ from search.record import (
     TrialState,
     baseline_from_plain,
     baseline_to_plain,
+    best_of_each_configuration,
     leaderboard,
     metric_value,
     proposal_seed,
@@ -117,3 +118,19 @@ def test_a_recorded_baseline_rebuilds_an_equal_object(
     baseline = BaselineScore("ridge", errors, "lookback 24, penalty 10")
     plain = json.loads(json.dumps(baseline_to_plain(baseline)))
     assert repr(baseline_from_plain(plain)) == repr(baseline)
+
+
+def test_of_a_configuration_that_was_tried_with_many_seeds_the_best_trial_stands_for_it(
+    make_space: MakeSpace,
+) -> None:
+    space = make_space()
+    configs = [
+        start_config(Start(widths=(width,)), space, TrainingBudget(), season=6) for width in (8, 16)
+    ]
+    values = [0.3, 0.5, 0.2, 0.4]
+    trials = [
+        replace(record(number, TrialState.COMPLETE, value=value), config=configs[number % 2])
+        for number, value in enumerate(values)
+    ]
+    assert [trial.number for trial in best_of_each_configuration(trials)] == [2, 3]
+    assert [trial.number for trial in best_of_each_configuration(trials, 1)] == [2]

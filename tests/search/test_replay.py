@@ -223,7 +223,7 @@ def test_a_table_that_has_changed_is_refused_with_the_difference(
 ) -> None:
     shorter = tmp_path / "load.csv"
     shorter.write_text("\n".join(table.read_text().splitlines()[:-24]) + "\n")
-    with pytest.raises(ConfigError, match=r"replayed on the table .* had 384 rows .* has 365 and"):
+    with pytest.raises(ConfigError, match=r"searched on: .* had 384 rows .* has 365 and"):
         replay(recorded, 0, screen.console, data=str(shorter))
 
 

@@ -33,6 +33,7 @@ Record = Callable[[], list[TrialRecord]]
 
 TINY = [
     "--max-concurrent=2",
+    "--no-finalize",
     "--device=cpu",
     "--precision=float32",
     "--pruner=none",
@@ -77,7 +78,9 @@ class Answer(SimpleNamespace):
 def test_help_lists_every_flag_in_groups_and_has_examples(command: list[str]) -> None:
     shown = run([str(PYTHON), *command, "--help"], columns=160).stdout
     flags = "--config --set --data --target --timestamp --freq --horizon --trials --add-trials"
-    flags += " --time-budget --study --resume --metric --sampler --pruner --max-concurrent"
+    flags += (
+        " --time-budget --study --resume --metric --sampler --repeats --pruner --max-concurrent"
+    )
     flags += " --cpus-per-trial --gpus-per-trial --device --precision --seed --tracking-uri"
     flags += " --experiment --storage --home --address --init --dry-run --verbose --quiet"
     assert [flag for flag in flags.split() if f"{flag} " not in shown] == []

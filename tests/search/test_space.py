@@ -176,6 +176,39 @@ def test_a_space_of_no_layers_asks_for_no_width_and_holds_the_linear_twin() -> N
     assert space.config_at(space.point_of(config), BUDGET) == config
 
 
+def test_whole_lists_of_widths_are_one_dimension_of_plain_values() -> None:
+    space = DERIVED.model_copy(update={"widths": ((128,), (64, 64), (64, 128))})
+    config = fixed(space, widths="64-128", bidirectional=True)
+    assert config.model.widths == (64, 128)
+    point = space.point_of(config)
+    assert point["widths"] == "64-128"
+    assert not {"num_layers", "shape", "hidden_size", "width_0"} & point.keys()
+    assert space.config_at(point, BUDGET) == config
+    assert TrialConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_a_list_of_widths_beside_those_of_the_space_is_outside_it() -> None:
+    space = DERIVED.model_copy(update={"widths": ((128,), (64, 64))})
+    start = start_config(Start(widths=(64, 64)), space, BUDGET, season=6)
+    assert space.point_of(start)["widths"] == "64-64"
+    other = start_config(Start(widths=(64, 128)), space, BUDGET, season=6)
+    with pytest.raises(ValueError, match="widths is outside the space: got 64-128"):
+        space.point_of(other)
+
+
+@pytest.mark.parametrize("beside", ["num_layers", "shape", "hidden_size", "width"])
+def test_the_layers_are_said_by_lists_of_widths_or_by_their_parts(beside: str) -> None:
+    value = "uniform" if beside == "shape" else 2
+    with pytest.raises(ValidationError, match=f"got {beside} beside it; drop one or the other"):
+        Space.model_validate({"widths": [[128]], beside: value})
+
+
+def test_a_space_of_width_lists_is_read_back_as_it_was_written() -> None:
+    space = Space.model_validate({"widths": [[128], [64, 64]]})
+    assert space.widths == ((128,), (64, 64))
+    assert Space.model_validate_json(space.model_dump_json()) == space
+
+
 def test_a_point_whose_values_contradict_each_other_is_refused() -> None:
     space = DERIVED.model_copy(update={"num_layers": Choice[int](choices=(0,))})
     with pytest.raises(ValueError, match=r"^widths may be empty only with linear_skip=True.*skip$"):
@@ -250,7 +283,7 @@ def test_every_dimension_can_be_fixed_by_a_plain_value() -> None:
         "batch_size": 5,
         "weight_decay": 0.0,
     }
-    assert set(plain) == set(Space.model_fields)
+    assert set(plain) == set(Space.model_fields) - {"widths"}  # a choice of lists
     config = fixed(Space.model_validate(plain))
     assert config.model.widths == (7, 7, 7, 7, 7)
     for name in set(plain) - {"num_layers", "shape", "hidden_size", "width"}:
@@ -372,7 +405,7 @@ def point_values(config: TrialConfig) -> dict[str, Value]:
     return {
         name: value
         for name, value in (config.model.model_dump() | config.training.model_dump()).items()
-        if name in Space.model_fields
+        if name in set(Space.model_fields) - {"widths"}
     }
 
 

@@ -65,7 +65,8 @@ def some_of(*values: Value) -> st.SearchStrategy[dict[str, list[Value]]]:
     return chosen.map(lambda choices: {"choices": choices})
 
 
-spaces = st.fixed_dictionaries(
+LAYERS = {"num_layers", "shape", "hidden_size", "width"}
+some_settings = st.fixed_dictionaries(
     {},
     optional={
         "num_layers": ints(0, 4),
@@ -84,7 +85,14 @@ spaces = st.fixed_dictionaries(
         "batch_size": ints(1, 512),
         "weight_decay": floats(0.0, 1.0),
     },
-).map(Space.model_validate)
+)
+stacks = st.lists(st.integers(1, 80), min_size=1, max_size=4)
+spaces_of_lists = st.builds(
+    lambda space, widths: {k: v for k, v in space.items() if k not in LAYERS} | {"widths": widths},
+    some_settings,
+    st.lists(stacks, min_size=1, max_size=3),
+)
+spaces = (some_settings | spaces_of_lists).map(Space.model_validate)
 
 
 @st.composite

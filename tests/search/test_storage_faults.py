@@ -95,7 +95,7 @@ def test_a_full_disk_ends_the_search_with_a_reason_and_with_room_it_goes_on(
 
     def search(listener: Any) -> Ending:
         resources = Resources(max_concurrent=1)
-        job = TrialJob(data, "mae", plan_slots(resources, "cpu", machines()), 0.0)
+        job = TrialJob((data,), "mae", plan_slots(resources, "cpu", machines()), 0.0)
         study = open_it(record, data, space, num_trials)
         arguments = (study, job, resources, BUDGET, kept, [listener])
         return run_trials(*arguments, score_baselines=False)

@@ -248,7 +248,10 @@ def test_a_study_that_is_being_searched_is_not_deleted(home: Path, config: Searc
 
 def test_finalists_are_kept(config: SearchConfig, open_small_study: OpenStudy) -> None:
     open_small_study(config.studies_folder / "small.finalists.db", name="small.finalists")
-    with pytest.raises(ConfigError, match=r"small\.finalists is kept: it holds finalists"):
+    with pytest.raises(
+        ConfigError,
+        match=r"small\.finalists is kept: it holds finalists and goes with its study, small",
+    ):
         remove_study(config, "small.finalists")
     remove_study(config, "small")
     assert (config.studies_folder / "small.finalists.db").exists()

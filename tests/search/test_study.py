@@ -20,7 +20,7 @@ import sqlalchemy
 from pipelines.splits import SearchData
 from pipelines.training import Evaluation
 from pipelines.training_config import TrainingBudget
-from search.record import Proposal, TrialRecord, TrialState, trial_seed
+from search.record import PlannedRun, Proposal, TrialRecord, TrialState, trial_seed
 from search.space import THREE_ANSWERS, Space, Start, TrialConfig, start_config
 from search.study import (
     RANDOM_AFTER_REJECTIONS,
@@ -136,6 +136,129 @@ def test_a_study_goes_on_where_its_total_is_raised(open_small_study: OpenStudy) 
     assert not longer.is_full
     assert ask(longer).number == 1
     assert longer.ask() is None
+
+
+# Planned runs
+
+
+@pytest.fixture
+def six_runs(make_space: MakeSpace) -> list[PlannedRun]:
+    """Three configurations with each of two seeds, on two rolling origins in turn."""
+    configs = [start(make_space(**SIX), width) for width in (4, 8, 16)]
+    return [PlannedRun(config, seed, seed % 2) for seed in (70, 71) for config in configs]
+
+
+@pytest.fixture
+def open_planned(open_small_study: OpenStudy, make_space: MakeSpace) -> OpenStudy:
+    def open_it(**changes: Any) -> Study:
+        space = make_space(**SIX)
+        return open_small_study(space=space, sampler="grid", pruner="none", trials=1, **changes)
+
+    return open_it
+
+
+def test_planned_runs_are_asked_for_in_order_with_their_own_seeds_and_folds(
+    open_planned: OpenStudy, six_runs: list[PlannedRun]
+) -> None:
+    study = open_planned()
+    study.plan(six_runs)
+    proposals = [ask(study) for _ in six_runs]
+    assert [PlannedRun(p.config, p.seed, p.fold) for p in proposals] == six_runs
+    assert study.ask() is None
+    assert [(t.config, t.seed, t.fold) for t in study.trials()] == [
+        (run.config, run.seed, run.fold) for run in six_runs
+    ]
+
+
+def test_the_total_of_a_plan_is_the_number_of_its_runs_whatever_was_asked_for(
+    open_planned: OpenStudy, six_runs: list[PlannedRun], make_evaluation: MakeEvaluation
+) -> None:
+    study = open_planned()
+    study.plan(six_runs)
+    assert study.settings.trials == 6
+    for _ in six_runs:
+        number = ask(study).number
+        study.report(number, make_evaluation(0.5))
+        study.complete(number)
+    assert study.is_full
+    assert states(study) == ["complete"] * 6  # a configuration that comes again is no duplicate
+
+
+def test_a_run_that_is_planned_twice_is_tried_once(
+    open_planned: OpenStudy, six_runs: list[PlannedRun]
+) -> None:
+    study = open_planned()
+    study.plan([*six_runs[:2], *six_runs[:2]])
+    assert study.settings.trials == 2
+
+
+def test_a_plan_that_is_resumed_holds_each_run_once_and_can_grow(
+    open_planned: OpenStudy, six_runs: list[PlannedRun], make_evaluation: MakeEvaluation
+) -> None:
+    study = open_planned()
+    study.plan(six_runs[:4])
+    for _ in range(2):
+        number = ask(study).number
+        study.report(number, make_evaluation(0.5))
+        study.complete(number)
+    cut_off = ask(study)  # the process is killed here
+
+    resumed = open_planned()
+    resumed.plan(six_runs)
+    assert resumed.settings.trials == 6
+    again = ask(resumed)
+    assert (again.number, again.config, again.seed, again.fold) == (
+        cut_off.number,
+        cut_off.config,
+        cut_off.seed,
+        cut_off.fold,
+    )
+    rest = [ask(resumed) for _ in range(3)]
+    assert [PlannedRun(p.config, p.seed, p.fold) for p in rest] == six_runs[3:]
+    assert resumed.ask() is None
+
+
+def test_a_process_that_is_killed_between_two_runs_leaves_a_plan_that_goes_on(
+    open_planned: OpenStudy, six_runs: list[PlannedRun]
+) -> None:
+    open_planned().plan(six_runs)  # killed before its first run
+    resumed = open_planned()
+    resumed.plan(six_runs)
+    assert resumed.settings.trials == 6
+    assert [ask(resumed).number for _ in six_runs] == list(range(6))
+
+
+def test_no_run_beside_the_plan_is_tried_where_one_of_it_is_refused(
+    open_planned: OpenStudy, six_runs: list[PlannedRun], make_evaluation: MakeEvaluation
+) -> None:
+    study = open_planned(max_parameters=500)  # too few for 16 cells, the third of each three
+    study.plan(six_runs[1:3])
+    number = ask(study).number
+    assert study.ask() is None  # while the first still runs, and may be tried again
+    study.report(number, make_evaluation(0.5))
+    study.complete(number)
+    with pytest.raises(SpaceExhaustedError, match="every planned configuration has been tried"):
+        study.ask()
+    assert states(study) == ["complete", "rejected"]
+
+
+def test_a_run_outside_the_space_cannot_be_planned(
+    open_planned: OpenStudy, make_space: MakeSpace
+) -> None:
+    outside = start(make_space(**SIX), 4, learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"learning_rate is outside the space: got 0\.5"):
+        open_planned().plan([PlannedRun(outside, 1)])
+
+
+def test_a_run_that_is_let_wait_comes_before_those_that_are_new(
+    open_planned: OpenStudy, six_runs: list[PlannedRun]
+) -> None:
+    study = open_planned()
+    study.plan(six_runs)
+    first, second = ask(study), ask(study)
+    study.requeue(first.number)
+    assert ask(study) == first
+    assert ask(study).number == second.number + 1
 
 
 def test_a_proposal_is_recorded_with_what_a_rerun_needs(open_small_study: OpenStudy) -> None:

@@ -1,0 +1,226 @@
+"""The sealed test opened for a winner: how it errs beside the baselines, and whether it passes."""
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+
+import pandas as pd
+from pipelines.inspection import inspect
+from pipelines.leakage import audit
+
+from models.forecaster import Forecaster
+from pipelines.baselines import fit_baselines
+from pipelines.comparison import block_length_of, compare
+from pipelines.contenders import Contender, ensemble_contender
+from pipelines.evaluation import evaluate_forecast
+from pipelines.final_test import Measured, measure
+from pipelines.gate import judge
+from pipelines.scaling import Scaling
+from pipelines.splits import SealedTest, SearchData, TestData
+from pipelines.training import TrainingDiverged
+from pipelines.verdict import Comparison, ErrorRow, TestScore, Verdict
+from pipelines.weights import forecaster_from_file
+from pipelines.windows import build_windows
+from search.config import Metric, SearchConfig
+from search.finalists import Finalist, finalists_config
+from search.kept_weights import KeptWeights
+from search.openings import note_opening
+from search.places import weights_folder
+from search.record import TrialRecord, best_evaluation
+from search.registry import Registered
+
+MODEL = "model"
+
+TRAINED_UNTIL = "trained_until"
+"""Tag of a registered model: the last timestamp that its training or choice has seen."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The winner's models, trained on the training part with one seed each."""
+
+    seeds: tuple[int, ...]
+    forecasters: tuple[Forecaster, ...]
+    best_steps: tuple[int, ...]
+    """Optimiser steps after which each was best."""
+    scaling: Scaling
+
+
+def open_test(
+    config: SearchConfig,
+    winner: Finalist,
+    ensemble: Ensemble,
+    data: SearchData,
+    sealed: SealedTest,
+    champion: Registered | None,
+) -> tuple[Verdict, TestData]:
+    """Open the test part for a winner; return what it has shown, and the whole table.
+
+    Args:
+        config: of the search.
+        winner: the best of its finalists.
+        ensemble: the winner's models.
+        data: what the search has seen.
+        sealed: the test part.
+        champion: the model that is in use today, if there is one.
+    """
+    assert config.study is not None
+    contenders = _contenders(config, winner, ensemble, data)  # fitted while it is sealed
+    num_openings = note_opening(config, sealed.test_fingerprint, winner.number)
+    test = sealed.open()
+    model, *others = measure(contenders, test, ensemble.scaling)
+    num_seeds = len(ensemble.seeds)
+    seeds, baselines = others[:num_seeds], others[num_seeds:]
+    comparisons = tuple(_compare(model, other, config.search.metric, test) for other in baselines)
+    against_champion, champion_note = _meet_champion(champion, model, config, test, ensemble)
+    is_passed, reason = judge(comparisons, against_champion)
+    best = min(baselines, key=lambda m: _error(m.score, config.search.metric))
+    verdict = Verdict(
+        study=config.study,
+        metric=config.search.metric,
+        targets=test.targets,
+        horizon=test.horizon,
+        season=test.season,
+        frequency=test.frequency,
+        num_windows=len(model.losses.count),
+        first_timestamp=timestamp_of(test, test.first_test_row),
+        last_timestamp=timestamp_of(test, test.num_rows - 1),
+        model=model.score,
+        seeds=tuple(seed.score for seed in seeds),
+        baselines=tuple(baseline.score for baseline in baselines),
+        comparisons=comparisons,
+        champion=against_champion,
+        champion_note=champion_note,
+        validation_value=winner.searched_value,
+        test_value=fmean(_error(seed.score, config.search.metric) for seed in seeds),
+        num_openings=num_openings,
+        is_passed=is_passed,
+        reason=reason,
+        warnings=audit(data, _validation_error(best.contender, data, ensemble.scaling)),
+        inspection=inspect(model.contender, best.contender, test, ensemble.scaling),
+    )
+    return verdict, test
+
+
+def load_ensemble(config: SearchConfig, winner: Finalist, data: SearchData, fold: int) -> Ensemble:
+    """The winner's models of the last rolling origin, from the weights that are kept.
+
+    Raises:
+        RuntimeError: where no run of it has ended with weights.
+    """
+    own = finalists_config(config)
+    assert own.study is not None
+    kept = KeptWeights(weights_folder(own, own.study))
+    runs = [trial for trial in winner.seeds_on(fold) if kept.path(trial.number).exists()]
+    if not runs:
+        raise RuntimeError(
+            f"a model needs one complete run: trial {winner.number} has none left in study "
+            f"{own.study}; delete that study, then finalize again"
+        )
+    return Ensemble(
+        tuple(trial.seed for trial in runs),
+        tuple(forecaster_from_file(kept.path(trial.number)) for trial in runs),
+        tuple(_best_step(trial, config.search.metric) for trial in runs),
+        Scaling.fit(data),
+    )
+
+
+def _best_step(trial: TrialRecord, metric: Metric) -> int:
+    best = best_evaluation(trial, metric)
+    assert best is not None, "a complete trial has an evaluation"
+    return best.step
+
+
+def _contenders(
+    config: SearchConfig, winner: Finalist, ensemble: Ensemble, data: SearchData
+) -> list[Contender]:
+    """The model, each of its seeds alone, and the baselines, in this order."""
+    training = winner.config.training
+    cut = training.lookback, training.calendar
+    whole = ensemble_contender(
+        MODEL,
+        f"mean of {len(ensemble.seeds)} seeds of trial {winner.number}",
+        ensemble.forecasters,
+        ensemble.scaling,
+        *cut,
+    )
+    alone = [
+        ensemble_contender(f"seed {seed}", "", [forecaster], ensemble.scaling, *cut)
+        for seed, forecaster in zip(ensemble.seeds, ensemble.forecasters, strict=True)
+    ]
+    baselines: list[Contender] = []
+    with suppress(TrainingDiverged):  # of the linear twin, the last of them
+        baselines.extend(fit_baselines(data, config.training, config.search.seed))
+    return [whole, *alone, *baselines]
+
+
+def _compare(model: Measured, other: Measured, metric: Metric, test: TestData) -> Comparison:
+    block_length = block_length_of(test.horizon, test.frequency)
+    name = other.contender.name
+    return compare(name, model.losses, other.losses, metric, test.horizon, block_length)
+
+
+def _meet_champion(
+    champion: Registered | None,
+    model: Measured,
+    config: SearchConfig,
+    test: TestData,
+    ensemble: Ensemble,
+) -> tuple[Comparison | None, str]:
+    """The model against today's champion, or why they cannot be compared."""
+    if champion is None:
+        return None, "there is no champion yet"
+    if reason := _why_incomparable(champion, test):
+        return None, f"not compared with today's champion, version {champion.version}: {reason}"
+    reads = champion.predictor.spec.lookback
+    forecast = champion.predictor.forecasts_on(test)  # from windows of its own scaling
+    name = f"champion (version {champion.version})"
+    other = Contender(name, "", reads, False, lambda _, origins: forecast(origins))
+    (measured,) = measure([other], test, ensemble.scaling)
+    return _compare(model, measured, config.search.metric, test), ""
+
+
+def _why_incomparable(champion: Registered, test: TestData) -> str:
+    """Why a champion's errors on these windows would say nothing; empty where they do."""
+    spec = champion.predictor.spec
+    if missing := [name for name in spec.columns if name not in test.columns]:
+        return f"it reads {', '.join(missing)}, which this table lacks"
+    for what, its, ours in (
+        ("targets", spec.targets, test.targets),
+        ("horizon", spec.horizon, test.horizon),
+        ("frequency", spec.frequency, test.frequency),
+    ):
+        if its != ours:
+            return f"its {what} was {its}, now it is {ours}"
+    trained_until, first = champion.tags.get(TRAINED_UNTIL), timestamp_of(test, test.first_test_row)
+    if trained_until is None or first is None:
+        return "it cannot be told whether its training reached into this test part"
+    if pd.Timestamp(trained_until) >= pd.Timestamp(first):
+        return f"its training reached to {trained_until}, into this test part"
+    return ""
+
+
+def timestamp_of(test: TestData, row: int) -> str | None:
+    """When a row was measured; None where row order is time."""
+    return None if test.timestamps is None else str(test.timestamps[row])
+
+
+def _validation_error(contender: Contender, data: SearchData, scaling: Scaling) -> float:
+    """The mean absolute error on the validation part, standardised."""
+    windows = build_windows(data, scaling, contender.lookback, contender.use_calendar, "cpu")
+    forecast = partial(contender.forecast, windows)
+    return evaluate_forecast(forecast, windows, scaling, windows.validation_origins).mae_scaled
+
+
+def _error(score: TestScore, metric: Metric) -> float:
+    """The metric as the search minimises it; infinite where it is undefined."""
+    value = metric_of_row(score.errors, metric)
+    return math.inf if value is None else value
+
+
+def metric_of_row(errors: ErrorRow, metric: Metric) -> float | None:
+    """One of the errors: on standardised values, MASE being scaled already."""
+    value: float | None = getattr(errors, metric if metric == "mase" else f"{metric}_scaled")
+    return value

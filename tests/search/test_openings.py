@@ -1,0 +1,44 @@
+"""Every look at a test part is counted, whichever study takes it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from search.config import SearchConfig
+from search.openings import note_opening, num_openings
+from search.study import Study
+
+OpenStudy = Callable[..., Study]
+
+
+@pytest.fixture
+def config(tmp_path: Path, open_small_study: OpenStudy) -> SearchConfig:
+    config = SearchConfig(study="one", home=str(tmp_path))
+    config.studies_folder.mkdir(parents=True)
+    for name in ("one", "two"):
+        open_small_study(config.studies_folder / f"{name}.db", name=name)
+    return config
+
+
+def test_a_part_that_nobody_opened_counts_none(config: SearchConfig) -> None:
+    assert num_openings(config, "part") == 0
+
+
+def test_openings_by_any_study_of_the_storage_count(config: SearchConfig) -> None:
+    other = config.model_copy(update={"study": "two"})
+    assert note_opening(config, "part", winner=3) == 1
+    assert note_opening(config, "part", winner=4) == 2
+    assert note_opening(other, "part", winner=0) == 3
+
+
+def test_another_part_is_counted_apart(config: SearchConfig) -> None:
+    note_opening(config, "part", winner=3)
+    assert note_opening(config, "another", winner=3) == 1
+    assert num_openings(config, "part") == 1
+
+
+def test_a_broken_record_does_not_hide_the_others(config: SearchConfig) -> None:
+    note_opening(config, "part", winner=3)
+    (config.studies_folder / "broken.db").write_bytes(b"no database")
+    assert num_openings(config, "part") == 1
