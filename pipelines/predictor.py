@@ -175,7 +175,7 @@ class Predictor:
         """Return the covariates of window and horizon, [1, L+H, K]."""
         if not self.spec.known or past is None or future is None:
             return None
-        timestamps = pd.DatetimeIndex([*past[-self.spec.lookback :], *future])
+        timestamps = pd.DatetimeIndex(past[-self.spec.lookback :].append(future))
         _, known = calendar_features(timestamps, self.spec.frequency)
         return torch.from_numpy(known).unsqueeze(0)
 

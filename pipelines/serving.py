@@ -70,7 +70,7 @@ def read_model(folder: Path) -> Predictor:
         return load_predictor(predictor)
     except FileNotFoundError as error:
         raise ValueError(
-            f"a model must be one that lstm-search saved: {error.filename} is missing; name another"
+            f"a model must be one that lstm-search saved: {error.filename} is missing"
         ) from None
 
 

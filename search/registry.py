@@ -149,7 +149,13 @@ def _fetch(uri: str, name: str, version: str) -> Predictor:
             return place
 
         place = _answer(f"MLflow does not hand out version {version} of {name}", download)
-        return read_model(Path(place))
+        try:
+            return read_model(Path(place))
+        except ValueError as error:
+            raise ValueError(
+                f"version {version} of {name} cannot be read: {error}; let its alias mean another "
+                "version, or choose another --registered-model-name"
+            ) from None
 
 
 def _check_store(uri: str) -> None:

@@ -127,7 +127,7 @@ HeadDimension = Annotated[Choice[Head], BeforeValidator(_as_dimension)]
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 WidthList = Annotated[tuple[Width, ...], Field(min_length=1, max_length=MAX_LAYERS, strict=False)]
-WidthLists = Annotated[tuple[WidthList, ...], Field(min_length=1, strict=False)]
+WidthLists = Annotated[tuple[WidthList, ...], Field(min_length=1, max_length=1000, strict=False)]
 
 
 class TrialConfig(Settings):

@@ -17,6 +17,7 @@ from search.report.parts import (
     Group,
     Part,
     Section,
+    framed,
     label,
     missing,
     number,
@@ -119,11 +120,12 @@ def _by_step(evidence: Evidence, found: Verdict) -> Figure:
     data.append(_step_trace(evidence, found.model, BLUE, 2.6, "solid"))
     caption = (
         "How the error grows with the distance of the step that is forecast; where the blue line "
-        "meets a baseline's, the model adds nothing at that distance."
+        "meets a baseline's, the model adds nothing at that distance; a double click shows the "
+        "baselines far above."
     )
     layout = {
         "xaxis": {"title": {"text": "step of the horizon"}},
-        "yaxis": {"title": {"text": evidence.metric_name}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": evidence.metric_name}, "range": _step_reach(data)},
     }
     return Figure("By step of the horizon", caption, data, layout, 380)
 
@@ -133,6 +135,13 @@ def _step_trace(
 ) -> dict[str, Any]:
     values = [evidence.metric_of_row(row) for row in score.by_step]
     return _line(score.name, range(1, len(values) + 1), values, colour, width, dash)
+
+
+def _step_reach(traces: Sequence[Mapping[str, Any]]) -> list[float]:
+    """From zero to the model and what lies near it: the last trace is the model's."""
+    *others, model = ([value for value in trace["y"] if value is not None] for trace in traces)
+    reach, _ = framed(model or [1.0], [max(other) for other in others if other])
+    return [0.0, reach[1]]
 
 
 def _bars(heading: str, unit: str, values: Mapping[str, float]) -> Figure:

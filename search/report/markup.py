@@ -24,7 +24,7 @@ FEW = 4
 LONG = 40
 """Characters beyond which a cell is a text to be read on several lines."""
 
-_NUMBER = re.compile(r"[–±+\-−]?[\d.,]*\d[\d.,]*(e[+-]?\d+)?( ?%| s| min)?|–|")
+_NUMBER = re.compile(r"(< )?[–±+\-−]?[\d.,]*\d[\d.,]*(e[+-]?\d+)?( ?%| s| min)?|–|")
 
 
 def document(title: str, about: str, sections: Sequence[Section]) -> str:

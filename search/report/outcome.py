@@ -56,8 +56,9 @@ def verdict_sentences(evidence: Evidence, found: Verdict) -> tuple[str, str]:
     opened = "once" if found.num_openings == 1 else f"{found.num_openings} times"
     second = (
         f"On {plural(found.num_windows, 'test window')} its {evidence.metric_name} is "
-        f"{number(found.test_value)}{against}; the test part has been opened {opened}, and the "
-        f"search itself had chosen by {number(found.validation_value)} on the validation part."
+        f"{number(evidence.metric_of_row(found.model.errors))}{against}; the test part has been "
+        f"opened {opened}, and the search itself had chosen by {number(found.validation_value)} on "
+        "the validation part."
     )
     return first, second
 
@@ -137,8 +138,13 @@ def _comparison_row(comparison: Comparison) -> list[str]:
         blocks = f"{plural(comparison.num_blocks, 'block')} of {comparison.block_length} windows"
         note = f"too short for an interval: {blocks}. {note}".strip()
     bounds = (comparison.skill, comparison.lower, comparison.upper)
-    p_value = "–" if comparison.p_value is None else f"{comparison.p_value:.3f}"
-    return [comparison.opponent, *map(percent, bounds), p_value, note]
+    return [comparison.opponent, *map(percent, bounds), _p_value(comparison.p_value), note]
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _targets_table(evidence: Evidence, found: Verdict) -> Table:

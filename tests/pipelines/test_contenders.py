@@ -27,7 +27,12 @@ def members(data: SearchData) -> list[Forecaster]:
         batch_size=8,
         precision="float32",
     )
-    return [build_forecaster(CONFIG, training, data, "cpu", seed) for seed in range(3)]
+    forecasters = [build_forecaster(CONFIG, training, data, "cpu", seed) for seed in range(3)]
+    generator = torch.Generator().manual_seed(0)
+    for forecaster in forecasters:  # which all begin as the same linear map
+        for weights in forecaster.parameters():
+            weights.data += 0.1 * torch.randn(weights.shape, generator=generator)
+    return forecasters
 
 
 @pytest.mark.parametrize("transform", ["none", "log", "log_return"])

@@ -28,13 +28,13 @@ SHORT = TrainingBudget(max_steps=20, evaluate_every_steps=10, warmup_steps=2, pr
 
 
 @pytest.fixture
-def test(make_test_data: MakeTestData) -> TestData:
+def opened(make_test_data: MakeTestData) -> TestData:
     """Two targets, some of their measurements missing, in the test part too."""
     opened = make_test_data(targets=("load", "heat"))
     opened.truth[[20, 85, 90, 91, 110], 0] = np.nan
     opened.truth[100:104, 1] = np.nan
     opened.is_observed[[20, 85, 90, 91, 110, *range(100, 104)]] = False
-    return test
+    return opened
 
 
 def measured(opened: TestData, *contenders: Contender) -> tuple[Measured, ...]:

@@ -118,6 +118,15 @@ def test_a_table_that_does_not_fit_is_refused(
         forecast_file(predictor, frame, tmp_path)
 
 
+def test_one_of_several_series_is_chosen_by_its_id(predictor: Predictor, tmp_path: Path) -> None:
+    one, other = frame_of(40, unique_id="a"), frame_of(40, load=7.0, unique_id="b")
+    both = pd.concat([one, other])
+    with pytest.raises(DataError, match=r"one series must be chosen: column unique_id holds 2"):
+        forecast_file(predictor, both, tmp_path)
+    new = forecast_file(predictor, both, tmp_path, series="a")
+    assert new.forecast.equals(predictor.forecast(one))
+
+
 def test_without_timestamps_the_order_of_the_rows_is_time(tmp_path: Path) -> None:
     frame = frame_of(300).drop(columns="when")
     predictor = trained(frame, frequency="none")

@@ -3,6 +3,8 @@
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -20,9 +22,10 @@ from search.conclusion import Conclusion
 from search.config import ConfigError, SearchConfig, parse_config
 from search.finalize import finalize
 from search.openings import num_openings
-from search.places import record_url, tracking_uri
+from search.places import latest_study, record_url, tracking_uri
 from search.record import TrialState
 from search.registry import champion_of
+from search.studies import overview
 from search.study import read_notes, read_study
 from search.tracking import ViewError
 
@@ -36,16 +39,28 @@ def concluded(
     empty_view: Path,
     closing_connections: Callable[[], AbstractContextManager[None]],
 ) -> Iterator[SimpleNamespace]:
-    """A search of three trials, its verdict, and the same asked for again."""
+    """A search of three trials, its verdict at the second try, and the same asked for again."""
     home = tmp_path_factory.mktemp("home")
     shutil.copy(empty_view, home / "mlflow.db")
+    loads().to_csv(home / "loads.csv", index=False)
     with closing_connections(), pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-        config = run_search(small_search(home), data=loads(), is_quiet=True).config
-        first = finalize(config, loads(), is_quiet=True)
-        second = finalize(config, loads(), is_quiet=True)
-        yield SimpleNamespace(home=home, config=config, first=first, second=second)
+        config = run_search(small_search(home), is_quiet=True).config
+        nowhere = config.tracking.model_copy(update={"uri": "http://127.0.0.1:9"})
+        with pytest.raises(ViewError) as refused:
+            finalize(config.model_copy(update={"tracking": nowhere}), is_quiet=True)
+        then = read_notes(record_url(config, "loads-1"), "loads-1")
+        first = finalize(config, is_quiet=True)
+        second = finalize(config, is_quiet=True)
+        yield SimpleNamespace(
+            home=home,
+            config=config,
+            refused=refused.value,
+            notes_when_refused=then,
+            first=first,
+            second=second,
+        )
 
 
 def test_every_finalist_is_trained_with_every_seed_on_every_origin(
@@ -67,7 +82,7 @@ def test_the_test_part_is_opened_once_and_the_second_verdict_is_the_first(
     assert (first.is_new, second.is_new) == (True, False)
     assert first.verdict.num_openings == 1
     assert second.verdict == first.verdict
-    _, sealed = split(load(concluded.config.data, loads()), concluded.config.split)
+    _, sealed = split(load(concluded.config.data), concluded.config.split)
     assert num_openings(concluded.config, sealed.test_fingerprint) == 1
 
 
@@ -146,26 +161,42 @@ def test_mlflow_shows_the_verdict_and_the_report_on_the_study_s_own_run(
     assert json.loads((folder / "verdict.json").read_text())["reason"] == verdict.reason
 
 
-def test_another_table_is_refused_before_the_test_part_is_opened(
-    concluded: SimpleNamespace,
-) -> None:
+def test_another_table_is_refused_before_anything_starts(concluded: SimpleNamespace) -> None:
     other = loads()
     other["load"] += 1
     with pytest.raises(ConfigError, match="finalized on the table that it was searched on"):
         finalize(concluded.config, other, is_quiet=True)
 
 
-def test_an_mlflow_that_does_not_answer_costs_no_opening(
-    local_ray: None, tmp_path: Path, empty_view: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_mlflow_that_does_not_answer_costs_no_opening(concluded: SimpleNamespace) -> None:
+    assert "champion" in str(concluded.refused)
+    assert not {"openings", "verdict"} & concluded.notes_when_refused.keys()
+
+
+def test_the_command_tells_the_known_verdict_and_exits_with_4_where_a_champion_is_required(
+    concluded: SimpleNamespace,
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(empty_view, tmp_path / "mlflow.db")
-    config = run_search(small_search(tmp_path), data=loads(), is_quiet=True).config
-    nowhere = config.tracking.model_copy(update={"uri": "http://127.0.0.1:9"})
-    with pytest.raises(ViewError):
-        finalize(config.model_copy(update={"tracking": nowhere}), loads(), is_quiet=True)
-    assert "openings" not in read_notes(record_url(config, "loads-1"), "loads-1")
-    assert finalize(config, loads(), is_quiet=True).verdict.num_openings == 1
+    command = [sys.executable, "-m", "search", "finalize", "--home", str(concluded.home)]
+    answer = subprocess.run([*command, "--require-champion"], capture_output=True, text=True)
+    assert answer.stderr == ""
+    assert answer.returncode == 4
+    assert "verdict   not passed: " in answer.stdout  # 91 windows hold no 8 blocks of a week
+    assert "known from before: the test part was not opened again" in answer.stdout
+    assert f"report    {concluded.first.report}" in answer.stdout
+    assert subprocess.run(command, capture_output=True).returncode == 0
+
+
+def test_the_list_of_studies_shows_the_verdict_and_the_latest_is_not_that_of_the_finalists(
+    concluded: SimpleNamespace,
+) -> None:
+    assert overview(concluded.config, "loads-1").verdict == "not passed"
+    assert latest_study(concluded.config) == "loads-1"
+
+
+def test_finalists_are_not_searched_on(concluded: SimpleNamespace) -> None:
+    finalists = concluded.config.model_copy(update={"study": "loads-1.finalists"})
+    with pytest.raises(ConfigError, match="python -m search finalize loads-1"):
+        run_search(finalists, is_quiet=True)
 
 
 def small_search(home: Path) -> SearchConfig:
@@ -173,7 +204,7 @@ def small_search(home: Path) -> SearchConfig:
         {
             "study": "loads-1",
             "home": str(home),
-            "data": {"horizon": 6},
+            "data": {"path": str(home / "loads.csv"), "horizon": 6},
             "space": {
                 "num_layers": 1,
                 "hidden_size": {"low": 4, "high": 8},

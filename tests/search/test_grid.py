@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -286,7 +288,7 @@ def test_the_example_compares_the_three_answers_in_both_directions(make_data: Ma
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, empty_view: Path) -> Path:
-    """The example made short, and an MLflow store."""
+    """The example made short, a table, and an MLflow store."""
     folder = tmp_path_factory.mktemp("grid")
     (folder / "mlruns").mkdir()
     shutil.copy(empty_view, folder / "mlruns" / "mlflow.db")
@@ -295,7 +297,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_view: Path) -> Path:
     tree["search"]["repeats"] = 2
     tree["training"] = {"max_steps": 4, "evaluate_every_steps": 2, "warmup_steps": 0}
     tree["resources"] = {"device": "cpu", "max_concurrent": 2}
+    tree["data"] = {"path": "loads.csv", "horizon": 6}
     (folder / "cells.yaml").write_text(yaml.safe_dump(tree))
+    rows = np.arange(480)
+    when = pd.date_range("2024-01-01", periods=len(rows), freq="h")
+    noise = np.random.default_rng(1).normal(size=len(rows))
+    load = 50 + 10 * np.sin(2 * np.pi * rows / 24) + noise
+    pd.DataFrame({"when": when, "load": load.round(3)}).to_csv(folder / "loads.csv", index=False)
     return folder
 
 
@@ -307,8 +315,8 @@ def first(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def resumed(folder: Path, first: str) -> str:
-    """What it prints when it goes on with a third seed."""
-    return search(folder, "--resume", "cells", "--repeats", "3")
+    """What it prints when it goes on with a third seed, without the page."""
+    return search(folder, "--resume", "cells", "--repeats", "3", "--no-finalize")
 
 
 def search(folder: Path, *arguments: str) -> str:
@@ -361,6 +369,7 @@ def test_a_grid_goes_on_with_the_seeds_that_are_new(
 ) -> None:
     assert "× 3 seeds = 18 runs" in resumed
     assert "means over 3 seeds" in resumed
+    assert "report    " not in resumed
     with closing_connections():
         notes, trials = read_study(f"sqlite:///{folder}/mlruns/studies/cells.db", "cells")
     assert [trial.number for trial in trials] == list(range(18))
@@ -370,26 +379,3 @@ def test_a_grid_goes_on_with_the_seeds_that_are_new(
     assert by_seed == dict.fromkeys(paired_seeds(0, 3), 6)
     assert {trial.seed for trial in trials[:12]} == set(paired_seeds(0, 2))
     assert len(notes["baselines"]) == 5
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(2 * PATIENCE_SECONDS)
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["--resume", "cells", "--add-trials", "5"], "a grid has as many trials as combinations"),
-        (["--resume", "cells", "--sampler", "tpe", "--repeats", "1"], "sampler was grid, now None"),
-    ],
-)
-def test_a_grid_takes_no_total_of_trials_and_no_other_sampler(
-    folder: Path, resumed: str, arguments: list[str], reason: str
-) -> None:
-    answer = subprocess.run(
-        [sys.executable, "-m", "search.run", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-    )
-    assert answer.returncode == 2
-    assert reason in " ".join(answer.stderr.split())

@@ -38,7 +38,7 @@ def play(
 def test_the_dimension_that_decides_is_the_most_important(
     play: Callable[[int], None], tmp_path: Path
 ) -> None:
-    play(60)
+    play(40)
     found = importance(f"sqlite:///{tmp_path / 'record.db'}", "study")
     assert next(iter(found)) == "learning_rate"
     assert found["learning_rate"] > 2 * sorted(found.values())[-2]

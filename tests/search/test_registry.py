@@ -117,6 +117,7 @@ def test_the_next_version_becomes_champion_and_the_old_one_stays(
     assert not first.forecast(example).equals(new.forecast(example))
 
 
+@pytest.mark.slow
 def test_mlflow_loads_a_registered_model_by_its_alias(
     uri: str, run_id: str, name: str, predictors: list[Registered], tmp_path: Path
 ) -> None:
