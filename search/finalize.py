@@ -3,6 +3,7 @@
 `docs/verdict.md` says what each figure means and why the steps come in this order.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -106,6 +107,7 @@ def _judge_once(
     champion = champion_of(tracking_uri(config), model_name(config, data))
     verdict, test = open_test(config, winner, ensemble, data, sealed, champion)
     model = choose_model(config, winner, ensemble, table, data, test, slots)
+    shutil.rmtree(_model_folder(config), ignore_errors=True)  # an earlier winner's
     model.predictor.save(_model_folder(config))
     verdict = verdict.model_copy(update={"warnings": (*verdict.warnings, *model.warnings)})
     note_on_study(url, config.study, "verdict", verdict.model_dump_json())
