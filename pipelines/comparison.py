@@ -52,6 +52,7 @@ def compare(
     """
     num_windows = len(model.count)
     num_blocks = num_windows // block_length
+    skill = _skill(_totals(model), _totals(other), model.mase_unit, metric).item()
     notes = []
     lower = upper = None
     if num_blocks < LEAST_BLOCKS:
@@ -59,14 +60,18 @@ def compare(
     else:
         skills = resampled_skills(model, other, metric, block_length)
         if np.isfinite(skills).all():
-            lower, upper = (float(q) for q in np.quantile(skills, [ONE_SIDED, 1 - ONE_SIDED]))
+            # Moving blocks seldom draw the first and last windows: without this a bad last week
+            # would count in the skill and hardly in its bounds. Source: Lahiri (2003), "Resampling
+            # Methods for Dependent Data", on centring at the resamples' mean.
+            centred = skills - skills.mean() + skill
+            lower, upper = (float(q) for q in np.quantile(centred, [ONE_SIDED, 1 - ONE_SIDED]))
         else:
             notes.append(UNDEFINED)
     statistic, p_value, note = diebold_mariano(_differences(model, other, metric), horizon)
     notes += [note] if note else []
     return Comparison(
         opponent=opponent,
-        skill=_finite(_skill(_totals(model), _totals(other), model.mase_unit, metric).item()),
+        skill=_finite(skill),
         lower=lower,
         upper=upper,
         num_blocks=num_blocks,

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -130,16 +129,8 @@ def test_a_table_of_few_rows_still_has_every_baseline(make_data: MakeData) -> No
     assert len(scores_of(make_data(num_train_rows=10))) == 5
 
 
-def test_on_electricity_ridge_is_quick_and_beats_the_naive_forecasts(
-    electricity: SearchData,
-) -> None:
-    scores, seconds = {}, {}
-    started = time.perf_counter()
-    for score in baselines(electricity, SHORT, seed=0):
-        scores[score.name] = score.errors.mae_scaled
-        seconds[score.name] = time.perf_counter() - started
-        started = time.perf_counter()
+def test_on_electricity_ridge_beats_the_naive_forecasts(electricity: SearchData) -> None:
+    scores = {s.name: s.errors.mae_scaled for s in baselines(electricity, SHORT, seed=0)}
     assert scores["seasonal naive (24)"] == pytest.approx(0.0891, abs=5e-4)
     assert scores["ridge"] == pytest.approx(0.0794, abs=5e-4)
     assert scores["linear twin"] < scores["seasonal naive (24)"]
-    assert seconds["ridge"] < 5  # 0.3 on a quiet core

@@ -83,8 +83,9 @@ def test_skill_and_bounds_are_those_of_archs_moving_block_bootstrap(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     comparison = compare("other", model, other, metric, 6, 12)
     assert comparison.skill == pytest.approx(skill(windows))
+    centred = expected - expected.mean() + skill(windows)
     assert (comparison.lower, comparison.upper) == pytest.approx(
-        tuple(np.quantile(expected, [0.025, 0.975]))
+        tuple(np.quantile(centred, [0.025, 0.975]))
     )
     assert (comparison.num_blocks, comparison.block_length) == (19, 12)
 
@@ -93,7 +94,8 @@ def test_another_seed_of_arch_gives_the_same_bounds_within_chance() -> None:
     model, other = losses(0), losses(1, level=1.2)
     skill = skill_by_hand(model, other, "mae")
     draws = MovingBlockBootstrap(12, np.arange(230), seed=np.random.default_rng(7))
-    expected = np.quantile(draws.apply(skill, NUM_RESAMPLES)[:, 0], [0.025, 0.975])
+    drawn = draws.apply(skill, NUM_RESAMPLES)[:, 0]
+    expected = np.quantile(drawn - drawn.mean() + skill(np.arange(230)), [0.025, 0.975])
     comparison = compare("other", model, other, "mae", 6, 12)
     width = expected[1] - expected[0]
     assert comparison.lower == pytest.approx(expected[0], abs=0.1 * width)
@@ -125,6 +127,19 @@ def test_most_intervals_hold_the_truth() -> None:
         assert found.upper is not None
         num_held += found.lower < 0.2 < found.upper
     assert 53 <= num_held <= 59  # 57 of 60 are 95 %
+
+
+def test_a_bad_last_block_that_is_seldom_drawn_still_lowers_the_bounds() -> None:
+    model, other = losses(0, 400), losses(1, 400, level=1.2)
+    model.absolute[-20:] *= 5
+    found = compare("", model, other, "mae", 6, 40)
+    drawn = resampled_skills(model, other, "mae", 40)
+    assert found.skill is not None
+    assert found.lower is not None
+    assert found.upper is not None
+    assert drawn.mean() > found.skill + 0.02
+    assert found.lower < np.quantile(drawn, 0.025) - 0.02
+    assert found.lower < found.skill < found.upper
 
 
 @pytest.mark.parametrize(
