@@ -7,8 +7,6 @@ from functools import partial
 from statistics import fmean
 
 import pandas as pd
-from pipelines.inspection import inspect
-from pipelines.leakage import audit
 
 from models.forecaster import Forecaster
 from pipelines.baselines import fit_baselines
@@ -17,6 +15,8 @@ from pipelines.contenders import Contender, ensemble_contender
 from pipelines.evaluation import evaluate_forecast
 from pipelines.final_test import Measured, measure
 from pipelines.gate import judge
+from pipelines.inspection import inspect
+from pipelines.leakage import audit
 from pipelines.scaling import Scaling
 from pipelines.splits import SealedTest, SearchData, TestData
 from pipelines.training import TrainingDiverged
@@ -188,12 +188,12 @@ def _why_incomparable(champion: Registered, test: TestData) -> str:
     if missing := [name for name in spec.columns if name not in test.columns]:
         return f"it reads {', '.join(missing)}, which this table lacks"
     for what, its, ours in (
-        ("targets", spec.targets, test.targets),
+        ("target", ", ".join(spec.targets), ", ".join(test.targets)),
         ("horizon", spec.horizon, test.horizon),
         ("frequency", spec.frequency, test.frequency),
     ):
         if its != ours:
-            return f"its {what} was {its}, now it is {ours}"
+            return f"its {what} is {its}, here it is {ours}"
     trained_until, first = champion.tags.get(TRAINED_UNTIL), timestamp_of(test, test.first_test_row)
     if trained_until is None or first is None:
         return "it cannot be told whether its training reached into this test part"
