@@ -53,7 +53,13 @@ def plan_cleaning(config: SearchConfig, older_than_seconds: float) -> Cleaning:
     """Choose the studies that were last written to so long ago, and Ray's unused leftovers."""
     found, now = overviews(config), time.time()
     old = [s for s in found if now - (s.last_at or now) >= older_than_seconds or not s.is_readable]
-    reasons = {study.name: why_kept(config, study.name) for study in old}
+    names = {study.name for study in found}
+    reasons = {
+        study.name: "its finalists are kept until it is deleted by name"
+        if f"{study.name}{FINALISTS}" in names
+        else why_kept(config, study.name)
+        for study in old
+    }
     return Cleaning(
         tuple(study for study in old if reasons[study.name] is None),
         tuple(unused_leftovers(path for study in found for path in study.ray_sessions)),

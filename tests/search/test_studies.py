@@ -246,15 +246,21 @@ def test_a_study_that_is_being_searched_is_not_deleted(home: Path, config: Searc
     assert (config.studies_folder / "small.db").exists()
 
 
-def test_finalists_are_kept(config: SearchConfig, open_small_study: OpenStudy) -> None:
+def test_finalists_are_never_cleaned_away_and_go_with_their_study_alone(
+    config: SearchConfig, open_small_study: OpenStudy
+) -> None:
     open_small_study(config.studies_folder / "small.finalists.db", name="small.finalists")
+    cleaning = plan_cleaning(config, older_than_seconds=0)
+    assert cleaning.studies == ()
+    assert dict(cleaning.kept)["small"] == "its finalists are kept until it is deleted by name"
     with pytest.raises(
         ConfigError,
         match=r"small\.finalists is kept: it holds finalists and goes with its study, small",
     ):
         remove_study(config, "small.finalists")
-    remove_study(config, "small")
     assert (config.studies_folder / "small.finalists.db").exists()
+    remove_study(config, "small")
+    assert not list(config.studies_folder.glob("small*.db"))
 
 
 def test_without_a_terminal_nothing_is_deleted_unless_yes_is_said(home: Path) -> None:
