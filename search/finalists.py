@@ -131,6 +131,8 @@ def train_finalists(
         if trial.config is not None
     ]
     own = finalists_config(config)
+    total = own.search.model_copy(update={"trials": len(plan)})  # what lists of studies say
+    own = own.model_copy(update={"search": total})
     assert own.study is not None
     with locked(lock_file(own, own.study), own.study):
         result = search_study(own, folds, slots, console, is_quiet, plan, has_baselines=False)

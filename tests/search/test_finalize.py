@@ -191,6 +191,8 @@ def test_the_list_of_studies_shows_the_verdict_and_the_latest_is_not_that_of_the
 ) -> None:
     assert overview(concluded.config, "loads-1").verdict == "not passed"
     assert latest_study(concluded.config) == "loads-1"
+    finalists = overview(concluded.config, "loads-1.finalists")
+    assert (finalists.num_counted, finalists.num_asked) == (12, 12)
 
 
 def test_finalists_are_not_searched_on(concluded: SimpleNamespace) -> None:
