@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.config import LSTMConfig
-from pipelines.contenders import Contender, ensemble_contender
+from pipelines.contenders import Contender, ensemble_contender, validation_errors
 from pipelines.evaluation import evaluate_forecast
 from pipelines.metrics import Errors
 from pipelines.ridge import Ridge, fit_ridge
@@ -67,10 +67,7 @@ def baselines(data: SearchData, budget: TrainingBudget, seed: int) -> Iterator[B
     """
     scaling = Scaling.fit(data)
     for fitted in fit_baselines(data, budget, seed):
-        cut = fitted.lookback, fitted.use_calendar
-        windows = build_windows(data, scaling, *cut, "cpu")
-        forecast = partial(fitted.forecast, windows)
-        errors = evaluate_forecast(forecast, windows, scaling, windows.validation_origins)
+        errors = validation_errors(fitted, data, scaling)
         yield BaselineScore(fitted.name, errors, fitted.note)
 
 

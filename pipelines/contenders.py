@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from models.forecaster import Forecaster
+from pipelines.evaluation import evaluate_forecast
+from pipelines.metrics import Errors
 from pipelines.scaling import Scaling
-from pipelines.windows import Windows
+from pipelines.windows import Windows, build_windows
+
+if TYPE_CHECKING:
+    from pipelines.splits import SearchData
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +36,23 @@ class Contender:
     """Whether these windows hold the calendar features."""
     forecast: Callable[[Windows, Tensor], Tensor]
     """From windows and origins [B] to forecasts [B, H, T] in original units."""
+
+
+def validation_errors(contender: Contender, data: SearchData, scaling: Scaling) -> Errors:
+    """Return a contender's errors on the whole validation part; on the CPU.
+
+    Args:
+        contender: Fitted.
+        data: The table without its test part.
+        scaling: Fitted on its training rows, with which contenders read their windows.
+
+    Raises:
+        ValueError: No window fits into the training or the validation part.
+    """
+    cut = contender.lookback, contender.use_calendar
+    windows = build_windows(data, scaling, *cut, "cpu")
+    forecast = partial(contender.forecast, windows)
+    return evaluate_forecast(forecast, windows, scaling, windows.validation_origins)
 
 
 def ensemble_contender(

@@ -132,3 +132,8 @@ class Verdict(Settings):
     warnings: tuple[str, ...] = ()
     """Of the leakage audit and the refit."""
     inspection: Inspection
+
+    @property
+    def outcome(self) -> str:
+        """Whether it passed, in words."""
+        return "passed" if self.is_passed else "not passed"

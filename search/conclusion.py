@@ -46,8 +46,7 @@ def print_conclusion(config: SearchConfig, conclusion: Conclusion, console: Cons
     """Print the verdict, the test errors it rests on, and where model and report are."""
     verdict = conclusion.verdict
     console.print(_test_table(verdict))
-    passed = "passed" if verdict.is_passed else "not passed"
-    _say(console, f"verdict   {passed}: {verdict.reason}")
+    _say(console, f"verdict   {verdict.outcome}: {verdict.reason}")
     optimism = verdict.test_value - verdict.validation_value
     _say(
         console,

@@ -20,7 +20,6 @@ from search.record import (
     PlannedRun,
     TrialRecord,
     TrialState,
-    best_of_each_configuration,
 )
 from search.search import search_study
 from search.slots import Slots
@@ -96,7 +95,7 @@ def finalists_config(config: SearchConfig) -> SearchConfig:
 
 def train_finalists(
     config: SearchConfig,
-    trials: Sequence[TrialRecord],
+    best: Sequence[TrialRecord],
     folds: tuple[SearchData, ...],
     slots: Slots,
     console: Console,
@@ -106,7 +105,7 @@ def train_finalists(
 
     Args:
         config: of the search, as it was resolved; it has a name.
-        trials: of the search.
+        best: trials of the search, each of another configuration.
         folds: the rolling origins, oldest first.
         slots: how many runs are trained at a time.
         console: where progress is shown.
@@ -116,7 +115,6 @@ def train_finalists(
         ConfigError: where the search has no complete trial.
         KeyboardInterrupt: where the runs were interrupted; they go on next time.
     """
-    best = best_of_each_configuration(trials, config.final.finalists)
     if not best:
         raise ConfigError(
             f"finalists need a complete trial: study {config.study} has none; search on with "

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from pipelines.predictor import example_of, load_predictor
 from pipelines.series import SeriesTable, load
 from pipelines.splits import SealedTest, SearchData, rolling_splits, split
 from pipelines.verdict import Verdict
@@ -23,7 +24,7 @@ from search.judgement import Ensemble, load_ensemble, open_test
 from search.lock import locked
 from search.places import lock_file, record_url, tracking_uri, weights_folder
 from search.record import best_of_each_configuration
-from search.registration import choose_model, example_for, model_name, register_model
+from search.registration import choose_model, model_name, register_model
 from search.registry import champion_of
 from search.report.page import write_report
 from search.report.pictures import write_pictures
@@ -82,7 +83,7 @@ def finalize(
             "rolling origins",
             highlight=False,
         )
-        winner = train_finalists(config, trials, folds, slots, console, is_quiet)[0]
+        winner = train_finalists(config, best, folds, slots, console, is_quiet)[0]
         ensemble = load_ensemble(config, winner, search_data, fold=len(folds) - 1)
         is_new = _judge_once(config, winner, ensemble, table, search_data, sealed, slots)
         return _hand_over(config, table, search_data, is_new)
@@ -131,10 +132,11 @@ def _hand_over(
     try:
         _, shown = show_study(config, trusts_ended_runs=True)
         if registered is None:
-            example = example_for(table, data, folder)
+            predictor = load_predictor(folder)
+            example = example_of(table, data, predictor)
             name, uri = model_name(config, data), tracking_uri(config)
             tags = notes["model_tags"]
-            named = register_model(uri, shown.run_id, name, folder, tags, example, verdict)
+            named = register_model(uri, shown.run_id, name, predictor, tags, example, verdict)
             registered = asdict(named)
             note_on_study(url, config.study, "registered", registered)
     except ViewError as error:

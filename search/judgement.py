@@ -3,7 +3,6 @@
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from statistics import fmean
 
 import pandas as pd
@@ -11,18 +10,17 @@ import pandas as pd
 from models.forecaster import Forecaster
 from pipelines.baselines import fit_baselines
 from pipelines.comparison import block_length_of, compare
-from pipelines.contenders import Contender, ensemble_contender
-from pipelines.evaluation import evaluate_forecast
+from pipelines.contenders import Contender, ensemble_contender, validation_errors
 from pipelines.final_test import Measured, measure
 from pipelines.gate import judge
 from pipelines.inspection import inspect
 from pipelines.leakage import audit
+from pipelines.predictor import Predictor
 from pipelines.scaling import Scaling
 from pipelines.splits import SealedTest, SearchData, TestData
 from pipelines.training import TrainingDiverged
 from pipelines.verdict import Comparison, ErrorRow, TestScore, Verdict
 from pipelines.weights import forecaster_from_file
-from pipelines.windows import build_windows
 from search.config import Metric, SearchConfig
 from search.finalists import Finalist, finalists_config
 from search.kept_weights import KeptWeights
@@ -98,7 +96,7 @@ def open_test(
         num_openings=num_openings,
         is_passed=is_passed,
         reason=reason,
-        warnings=audit(data, _validation_error(best.contender, data, ensemble.scaling)),
+        warnings=audit(data, validation_errors(best.contender, data, ensemble.scaling).mae_scaled),
         inspection=inspect(model.contender, best.contender, test, ensemble.scaling),
     )
     return verdict, test
@@ -174,12 +172,16 @@ def _meet_champion(
         return None, "there is no champion yet"
     if reason := _why_incomparable(champion, test):
         return None, f"not compared with today's champion, version {champion.version}: {reason}"
-    reads = champion.predictor.spec.lookback
-    forecast = champion.predictor.forecasts_on(test)  # from windows of its own scaling
-    name = f"champion (version {champion.version})"
-    other = Contender(name, "", reads, False, lambda _, origins: forecast(origins))
+    other = as_contender(f"champion (version {champion.version})", champion.predictor, test)
     (measured,) = measure([other], test, ensemble.scaling)
     return _compare(model, measured, config.search.metric, test), ""
+
+
+def as_contender(name: str, predictor: Predictor, test: TestData) -> Contender:
+    """A predictor, which reads a table by windows of its own scaling, beside the others."""
+    forecast = predictor.forecasts_on(test)
+    reads = predictor.spec.lookback
+    return Contender(name, "", reads, False, lambda _, origins: forecast(origins))
 
 
 def _why_incomparable(champion: Registered, test: TestData) -> str:
@@ -205,13 +207,6 @@ def _why_incomparable(champion: Registered, test: TestData) -> str:
 def timestamp_of(test: TestData, row: int) -> str | None:
     """When a row was measured; None where row order is time."""
     return None if test.timestamps is None else str(test.timestamps[row])
-
-
-def _validation_error(contender: Contender, data: SearchData, scaling: Scaling) -> float:
-    """The mean absolute error on the validation part, standardised."""
-    windows = build_windows(data, scaling, contender.lookback, contender.use_calendar, "cpu")
-    forecast = partial(contender.forecast, windows)
-    return evaluate_forecast(forecast, windows, scaling, windows.validation_origins).mae_scaled
 
 
 def _error(score: TestScore, metric: Metric) -> float:

@@ -179,7 +179,7 @@ def verdict_readings(verdict: Verdict, time: float) -> list[Reading]:
 def verdict_tags(verdict: Verdict) -> dict[str, str]:
     """Whether the model may be used, and why so."""
     return {
-        "verdict": "passed" if verdict.is_passed else "not passed",
+        "verdict": verdict.outcome,
         "verdict_reason": verdict.reason,
         "test_openings": str(verdict.num_openings),
     }

@@ -4,26 +4,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median_low
 
 import pandas as pd
 
-from pipelines.evaluation import evaluate_forecast
-from pipelines.metrics import Errors
-from pipelines.predictor import Predictor, example_of, load_predictor, predictor_of
+from pipelines.contenders import validation_errors
+from pipelines.predictor import Predictor, predictor_of
 from pipelines.refit import whole_scaling
-from pipelines.scaling import Scaling
 from pipelines.series import SeriesTable
 from pipelines.splits import SearchData, TestData
 from pipelines.verdict import Verdict
 from pipelines.weights import forecaster_from_bytes
-from pipelines.windows import build_windows
 from search.conclusion import Named
 from search.config import SearchConfig
 from search.executor import refit_seeds
 from search.finalists import Finalist
-from search.judgement import TRAINED_UNTIL, Ensemble, timestamp_of
+from search.judgement import TRAINED_UNTIL, Ensemble, as_contender, metric_of_row, timestamp_of
 from search.record import metric_of_errors
 from search.registry import CHAMPION, register, set_alias
 from search.slots import Slots
@@ -97,8 +93,11 @@ def choose_model(
         notes=(f"trained on all rows for {num_steps} steps, the test part among them",),
     )
     before, after = (
-        metric_of_errors(_validation_errors(p, test, data, ensemble.scaling), config.search.metric)
-        for p in (twin, refitted)
+        metric_of_errors(
+            validation_errors(as_contender("", each, test), data, ensemble.scaling),
+            config.search.metric,
+        )
+        for each in (twin, refitted)
     )
     if not after <= before:
         warning = (
@@ -118,18 +117,18 @@ def register_model(
     uri: str,
     run_id: str,
     name: str,
-    folder: Path,
+    predictor: Predictor,
     tags: Mapping[str, str],
     example: pd.DataFrame,
     verdict: Verdict,
 ) -> Named:
-    """Register the model in a folder, as champion where it passed, else as challenger.
+    """Register a model, as champion where it passed, else as challenger.
 
     Args:
         uri: MLflow's server or store.
         run_id: the study's own run.
         name: of the registered model.
-        folder: what `Predictor.save` wrote.
+        predictor: the model.
         tags: of the version, beside the verdict's.
         example: a table that the model can read.
         verdict: of the model.
@@ -138,32 +137,13 @@ def register_model(
         ViewError: where MLflow cannot be reached or refuses.
     """
     alias = CHAMPION if verdict.is_passed else CHALLENGER
+    error = metric_of_row(verdict.model.errors, verdict.metric)
     said = {
         "study": verdict.study,
-        "verdict": "passed" if verdict.is_passed else "not passed",
+        "verdict": verdict.outcome,
         "reason": verdict.reason,
-        f"test_{verdict.metric}": f"{_test_value(verdict):.6g}",
+        f"test_{verdict.metric}": "nan" if error is None else f"{error:.6g}",
     }
-    version = register(uri, run_id, load_predictor(folder), name, example, {**tags, **said})
+    version = register(uri, run_id, predictor, name, example, {**tags, **said})
     set_alias(uri, name, alias, version)
     return Named(name, version, alias)
-
-
-def example_for(table: SeriesTable, data: SearchData, folder: Path) -> pd.DataFrame:
-    """The last rows that the search has seen, as the model in a folder reads them."""
-    return example_of(table, data, load_predictor(folder))
-
-
-def _test_value(verdict: Verdict) -> float:
-    errors = verdict.model.errors
-    value = errors.mase if verdict.metric == "mase" else getattr(errors, f"{verdict.metric}_scaled")
-    return float("nan") if value is None else value
-
-
-def _validation_errors(
-    predictor: Predictor, test: TestData, data: SearchData, scaling: Scaling
-) -> Errors:
-    """A predictor's errors on the validation part, in the units of the search."""
-    windows = build_windows(data, scaling, predictor.spec.lookback, False, "cpu")
-    forecast = predictor.forecasts_on(test)
-    return evaluate_forecast(forecast, windows, scaling, windows.validation_origins)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.printable import printable
+from pipelines.verdict import Verdict
 from search.config import Metric, SearchConfig
 from search.lock import holder, is_locked
 from search.places import (
@@ -189,8 +190,8 @@ def _verdict(notes: Mapping[str, Any]) -> tuple[str, ...]:
     """Whether the model passed, and why so."""
     if "verdict" not in notes:
         return (NO_VERDICT,)
-    verdict = json.loads(notes["verdict"])
-    return "passed" if verdict["is_passed"] else "not passed", verdict["reason"]
+    verdict = Verdict.model_validate_json(notes["verdict"])
+    return verdict.outcome, verdict.reason
 
 
 def _model_in_words(notes: Mapping[str, Any]) -> str:
