@@ -91,7 +91,8 @@ class LSTMConfig(Settings):
     subtracted; the window's own `mean_std`; `seasonal`: as `last`, but each forecast step is a
     difference from the value one season ago."""
     linear_skip: bool = True
-    """Whether a linear map from each target's window to its horizon is added to the LSTM."""
+    """Whether a linear map from each target's window to its horizon, one of its own, is added to
+    the LSTM."""
     head: Head = "last_state"
     """From states to forecast: `last_state` maps the state after the window to all steps at once;
     `aligned` lets the LSTM run on through the horizon and maps the state of each step to it."""
@@ -176,7 +177,7 @@ class LSTMConfig(Settings):
         if self.widths:
             total += self._num_lstm_parameters(shape)
         if self.linear_skip:
-            total += (shape.lookback + 1) * shape.horizon
+            total += (shape.lookback + 1) * shape.horizon * shape.num_targets
         if self.adds_known_effect:
             total += shape.num_known * shape.num_targets
         return total

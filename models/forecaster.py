@@ -84,6 +84,19 @@ class AlignedLSTM(nn.Module):
         return torch.cat([observed, pad(known, (0, 0, 0, num_steps - self.horizon))], dim=2)
 
 
+class TargetMaps(nn.Module):
+    """A linear map from window to horizon for each target, zero until it is trained."""
+
+    def __init__(self, shape: WindowShape) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(shape.num_targets, shape.horizon, shape.lookback))
+        self.bias = nn.Parameter(torch.zeros(shape.num_targets, shape.horizon))
+
+    def forward(self, targets: Tensor) -> Tensor:
+        """Map [B, L, T] to [B, H, T]."""
+        return torch.einsum("blt,thl->bht", targets, self.weight) + self.bias.T
+
+
 class Forecaster(nn.Module):
     """Normalise the window, sum what LSTM, skip and covariates say, undo the normalisation.
 
@@ -103,7 +116,7 @@ class Forecaster(nn.Module):
         self.config = config
         self.shape = shape
         self.lstm = _build_head(config, shape) if config.widths else None
-        self.skip = _zero_linear(shape.lookback, shape.horizon) if config.linear_skip else None
+        self.skip = TargetMaps(shape) if config.linear_skip else None
         self.known_effect = (
             # Without bias: the readout and the skip have one for each step already.
             _zero_linear(shape.num_known, shape.num_targets, bias=False)
@@ -138,8 +151,7 @@ class Forecaster(nn.Module):
         if self.lstm is not None:
             parts.append(self.lstm(inputs, known))
         if self.skip is not None:
-            targets = inputs[:, :, : self.shape.num_targets]
-            parts.append(self.skip(targets.transpose(1, 2)).transpose(1, 2))
+            parts.append(self.skip(inputs[:, :, : self.shape.num_targets]))
         if self.known_effect is not None:
             parts.append(self.known_effect(known[:, self.shape.lookback :]))
         return torch.stack(parts).sum(dim=0)

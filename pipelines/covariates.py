@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
-Cycles = dict[str, npt.NDArray[np.float64]]
+
+def calendar_names(training: pd.DatetimeIndex | None, frequency: str | None) -> tuple[str, ...]:
+    """Return the K calendar features of a table, such as `hour_of_day_sin`.
+
+    Steps below a day have the hour of the day and the hour of the week; days and business days the
+    day of the week. All but years have the day of the year, where the training rows span two years
+    or more: in fewer it cannot be told from a trend, and leads astray in the dates that follow
+    (measured: docs/log.md). Rows without a frequency have nothing.
+
+    Args:
+        training: The timestamps of the training rows; None only without a frequency.
+        frequency: A pandas offset alias, or None where row order is time.
+    """
+    if frequency is None or training is None or len(training) == 0:
+        return ()
+    cycles = _cycles(frequency)
+    if training[0] + pd.DateOffset(years=2) > training[-1]:
+        cycles = tuple(cycle for cycle in cycles if cycle != "day_of_year")
+    return tuple(f"{cycle}_{wave}" for cycle in cycles for wave in ("sin", "cos"))
 
 
 def calendar_features(
-    timestamps: pd.DatetimeIndex | None, frequency: str | None
-) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
+    timestamps: pd.DatetimeIndex | None, names: Sequence[str]
+) -> npt.NDArray[np.float32]:
     """Return where each timestamp stands in the cycles of the calendar, as sine and cosine.
 
-    Steps below a day have the hour of the day, the hour of the week and the day of the year; days
-    and business days the day of the week and of the year; weeks, months and quarters the day of
-    the year; years, and rows without a frequency, nothing.
-
     Args:
-        timestamps: N of them; None only without a frequency.
-        frequency: A pandas offset alias, or None where row order is time.
+        timestamps: N of them; None only without names.
+        names: K of them, as `calendar_names` gives them.
 
     Returns:
-        K names, such as `hour_of_day_sin`, and values [N, K] between -1 and 1.
+        Values [N, K] between -1 and 1.
     """
-    if frequency is None or timestamps is None:
-        num_rows = 0 if timestamps is None else len(timestamps)
-        return (), np.zeros((num_rows, 0), dtype=np.float32)
-    names: list[str] = []
-    values: list[npt.NDArray[np.float64]] = []
-    for name, phase in _phases(timestamps, frequency).items():
-        names += [f"{name}_sin", f"{name}_cos"]
-        values += [np.sin(2 * np.pi * phase), np.cos(2 * np.pi * phase)]
-    columns = np.stack(values, axis=1) if values else np.zeros((len(timestamps), 0))
-    return tuple(names), columns.astype(np.float32)
+    if timestamps is None or not names:
+        return np.zeros((0 if timestamps is None else len(timestamps), 0), dtype=np.float32)
+    phases = _phases(timestamps)
+    waves = {"sin": np.sin, "cos": np.cos}
+    parts = (name.rpartition("_") for name in names)
+    columns = [waves[wave](2 * np.pi * phases[cycle]) for cycle, _, wave in parts]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def future_timestamps(last: pd.Timestamp, frequency: str, horizon: int) -> pd.DatetimeIndex:
@@ -43,16 +56,21 @@ def future_timestamps(last: pd.Timestamp, frequency: str, horizon: int) -> pd.Da
     return pd.date_range(last, periods=horizon + 1, freq=frequency)[1:]
 
 
-def _phases(timestamps: pd.DatetimeIndex, frequency: str) -> Cycles:
-    """Return each cycle's phases in [0, 1), one for each timestamp."""
+def _cycles(frequency: str) -> tuple[str, ...]:
+    """Return the cycles of the calendar that are longer than a step."""
     offset = to_offset(frequency)
+    if isinstance(offset, pd.offsets.Tick):
+        return "hour_of_day", "hour_of_week", "day_of_year"
+    is_daily = isinstance(offset, pd.offsets.Day | pd.offsets.BusinessDay)
+    if is_daily and offset.n % 7 != 0:
+        return "day_of_week", "day_of_year"
+    return () if offset.rule_code.startswith(("Y", "BY")) else ("day_of_year",)
+
+
+def _phases(timestamps: pd.DatetimeIndex) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the phase of each cycle in [0, 1), one for each timestamp."""
     day = ((timestamps - timestamps.normalize()) / pd.Timedelta(days=1)).to_numpy()
     week = (timestamps.day_of_week.to_numpy() + day) / 7
     days_in_year = np.where(timestamps.is_leap_year, 366, 365)
-    year = {"day_of_year": (timestamps.day_of_year.to_numpy() - 1 + day) / days_in_year}
-    if isinstance(offset, pd.offsets.Tick):
-        return {"hour_of_day": day, "hour_of_week": week, **year}
-    is_daily = isinstance(offset, pd.offsets.Day | pd.offsets.BusinessDay)
-    if is_daily and offset.n % 7 != 0:
-        return {"day_of_week": week, **year}
-    return {} if offset.rule_code.startswith(("Y", "BY")) else year
+    year = (timestamps.day_of_year.to_numpy() - 1 + day) / days_in_year
+    return {"hour_of_day": day, "hour_of_week": week, "day_of_week": week, "day_of_year": year}

@@ -176,7 +176,7 @@ class Predictor:
         if not self.spec.known or past is None or future is None:
             return None
         timestamps = pd.DatetimeIndex(past[-self.spec.lookback :].append(future))
-        _, known = calendar_features(timestamps, self.spec.frequency)
+        known = calendar_features(timestamps, self.spec.known)
         return torch.from_numpy(known).unsqueeze(0)
 
     def _windows(self, data: SearchData | TestData) -> Windows:

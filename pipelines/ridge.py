@@ -88,8 +88,7 @@ def solve_ridge(
 
 def _changes(windows: Windows, origins: Tensor, target: int) -> tuple[Tensor, Tensor]:
     """Return one target's windows [n, L] and horizons [n, H], each less the window's last value."""
-    lookback, horizon = windows.shape.lookback, windows.shape.horizon
-    spans = windows.values[:, target].double().unfold(0, lookback + horizon, 1)
-    rows = spans[origins - lookback]
+    lookback = windows.shape.lookback
+    rows = windows.spans(origins, target).double()
     rows = rows - rows[:, lookback - 1 : lookback]
     return rows[:, :lookback], rows[:, lookback:]

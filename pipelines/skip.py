@@ -21,11 +21,14 @@ from pipelines.windows import Windows, evenly_spaced
 PENALTIES = (1.0, 10.0, 100.0, 1000.0, 1e4, 1e5)
 """From next to none to a map of almost no weights, for a series that holds nothing linear."""
 
-MAX_FIT_ROWS = 10_000
-"""A row is one target's window; fewer are read from a longer table, evenly spaced."""
+MAX_FIT_WINDOWS = 10_000
+"""Training windows that a target's fit reads, evenly spaced, so that its time stays bounded."""
 
-MIN_FIT_WINDOWS = 200
-"""Windows read however many targets they have."""
+MIN_FIT_WINDOWS = 1_000
+"""Windows read of each target however many there are."""
+
+MAX_FIT_ROWS = 50_000
+"""Windows read of all targets together, as far as `MIN_FIT_WINDOWS` allows."""
 
 HELD_OUT_PART = 0.2
 """Share of the training windows, the last ones, that the penalty is chosen on."""
@@ -34,47 +37,26 @@ HELD_OUT_PART = 0.2
 def start_skip(forecaster: Forecaster, windows: Windows) -> None:
     """Set the forecaster's linear skip to the ridge regression of the training windows.
 
-    It is fitted in the window's own normalised scale, where the skip stands, on all targets
-    together, since they share it. The penalty is chosen on the last training windows by a fit of
-    those before them; no validation row is read. Without a skip nothing happens.
+    Each target's map is fitted on that target, in the window's own normalised scale, where the
+    skip stands. The penalty is chosen on the last training windows by a fit of those before them;
+    no validation row is read. Without a skip nothing happens.
     """
     if forecaster.skip is None:
         return
-    limit = max(MIN_FIT_WINDOWS, MAX_FIT_ROWS // windows.shape.num_targets)
+    num_targets = windows.shape.num_targets
+    limit = min(MAX_FIT_WINDOWS, max(MIN_FIT_WINDOWS, MAX_FIT_ROWS // num_targets))
     origins = evenly_spaced(windows.train_origins, limit)
-    penalty = _choose_penalty(forecaster, windows, origins)
-    weights, bias = _fit(forecaster, windows, origins, (penalty,))
-    with torch.no_grad():
-        forecaster.skip.weight.copy_(weights[0].T)
-        forecaster.skip.bias.copy_(bias[0])
-
-
-def _choose_penalty(forecaster: Forecaster, windows: Windows, origins: Tensor) -> float:
-    """Return the penalty of least absolute error on the last origins, fitted on those before."""
-    first_held_out = origins[int(len(origins) * (1 - HELD_OUT_PART))]
-    # What the fit forecasts must end before what the choice is made on begins.
-    fitted = origins[origins <= first_held_out - windows.shape.horizon]
-    if len(fitted) == 0:
-        return PENALTIES[-1]  # too few rows to tell: the safe end, almost no weights
-    weights, bias = _fit(forecaster, windows, fitted, PENALTIES)
-    held_out = _skip_rows(forecaster, windows, origins[origins >= first_held_out])
-    errors = held_out.inputs @ weights + bias.unsqueeze(1) - held_out.outputs
-    mean_errors = (errors.abs() * held_out.scale.unsqueeze(1)).mean(dim=(1, 2))
-    return PENALTIES[int(mean_errors.argmin())]
-
-
-def _fit(
-    forecaster: Forecaster, windows: Windows, origins: Tensor, penalties: Sequence[float]
-) -> tuple[Tensor, Tensor]:
-    """Return the ridge regression for each penalty: [penalties, L, H] and [penalties, H]."""
-    rows = _skip_rows(forecaster, windows, origins)
-    # Counted in the window's units, as the loss is: of a nearly constant window, whose own scale
-    # is tiny, any change would otherwise outweigh all other windows.
-    return solve_ridge(rows.inputs, rows.outputs, penalties, importance=rows.scale.square())
+    for target in range(num_targets):
+        rows = _skip_rows(forecaster, windows, origins, target)
+        penalty = _choose_penalty(rows, origins, windows.shape.horizon)
+        weights, bias = _fit(rows, (penalty,))
+        with torch.no_grad():
+            forecaster.skip.weight[target] = weights[0].T
+            forecaster.skip.bias[target] = bias[0]
 
 
 class _SkipRows(NamedTuple):
-    """Every target's windows and horizons as the skip sees them, float64."""
+    """One target's windows and horizons as the skip sees them, float64."""
 
     inputs: Tensor
     """[n, L], normalised."""
@@ -83,19 +65,40 @@ class _SkipRows(NamedTuple):
     scale: Tensor
     """[n], standardised units for one normalised unit."""
 
+    def those(self, chosen: Tensor) -> _SkipRows:
+        """Return the rows where `chosen` [n] holds."""
+        return _SkipRows(*(part[chosen] for part in self))
 
-def _skip_rows(forecaster: Forecaster, windows: Windows, origins: Tensor) -> _SkipRows:
-    window, _ = windows.inputs(origins)
-    future = windows.future(origins)
-    normalised = forecaster.normalise(window)
-    scale = normalised.scale.expand(len(future), 1, future.shape[2])
+
+def _skip_rows(forecaster: Forecaster, windows: Windows, origins: Tensor, target: int) -> _SkipRows:
+    spans = windows.spans(origins, target).unsqueeze(2)
+    lookback = windows.shape.lookback
+    window, future = spans[:, :lookback], spans[:, lookback:]
+    normalised = forecaster.normalise(window)  # every series is measured against itself
+    scale = normalised.scale.expand(len(origins), 1, 1)
     return _SkipRows(
-        inputs=_rows_of_targets(normalised.inputs[..., : future.shape[2]]),
-        outputs=_rows_of_targets((future - normalised.offset) / scale),
-        scale=_rows_of_targets(scale).squeeze(1),
+        inputs=normalised.inputs.squeeze(2).double(),
+        outputs=((future - normalised.offset) / scale).squeeze(2).double(),
+        scale=scale.flatten().double(),
     )
 
 
-def _rows_of_targets(steps: Tensor) -> Tensor:
-    """Return [B, L, T] as [B*T, L], float64."""
-    return steps.transpose(1, 2).flatten(0, 1).double()
+def _choose_penalty(rows: _SkipRows, origins: Tensor, horizon: int) -> float:
+    """Return the penalty of least absolute error on the last origins, fitted on those before."""
+    first_held_out = origins[int(len(origins) * (1 - HELD_OUT_PART))]
+    # What the fit forecasts must end before what the choice is made on begins.
+    is_fitted = origins <= first_held_out - horizon
+    if not is_fitted.any():
+        return PENALTIES[-1]  # too few rows to tell: the safe end, almost no weights
+    weights, bias = _fit(rows.those(is_fitted), PENALTIES)
+    held_out = rows.those(origins >= first_held_out)
+    errors = held_out.inputs @ weights + bias.unsqueeze(1) - held_out.outputs
+    mean_errors = (errors.abs() * held_out.scale.unsqueeze(1)).mean(dim=(1, 2))
+    return PENALTIES[int(mean_errors.argmin())]
+
+
+def _fit(rows: _SkipRows, penalties: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Return the ridge regression for each penalty: [penalties, L, H] and [penalties, H]."""
+    # Counted in the window's units, as the loss is: of a nearly constant window, whose own scale
+    # is tiny, any change would otherwise outweigh all other windows.
+    return solve_ridge(rows.inputs, rows.outputs, penalties, importance=rows.scale.square())

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipelines.covariates import calendar_features
+from pipelines.covariates import calendar_features, calendar_names
 from pipelines.data_config import SplitConfig, TargetTransform
 from pipelines.data_error import DataError
 from pipelines.repairs import OUTLIER_THRESHOLD, Repaired, repair
@@ -247,7 +247,10 @@ def _cut(
         series.values[:test_end], ends, table.season, replace_outliers=table.outliers == "hampel"
     )
     timestamps = None if series.timestamps is None else series.timestamps[:test_end]
-    known_names, known = calendar_features(timestamps, table.frequency)
+    known_names = calendar_names(
+        None if timestamps is None else timestamps[:train_end], table.frequency
+    )
+    known = calendar_features(timestamps, known_names)
     opened = TestData(
         name=table.name,
         series_id=series.id,

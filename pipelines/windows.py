@@ -49,6 +49,11 @@ class Windows:
             return window, None
         return window, self.known[_rows(origins, -lookback, horizon)]
 
+    def spans(self, origins: Tensor, feature: int) -> Tensor:
+        """Return the windows and horizons of one feature in one, [B, L+H] standardised."""
+        lookback, horizon = self.shape.lookback, self.shape.horizon
+        return self.values[:, feature].unfold(0, lookback + horizon, 1)[origins - lookback]
+
     def future(self, origins: Tensor) -> Tensor:
         """Return the standardised targets to forecast, [B, H, T]."""
         return self.values[_rows(origins, 0, self.shape.horizon), : self.shape.num_targets]

@@ -49,7 +49,8 @@ class Forecaster(nn.Module):
         self.lstm = (
             (AlignedLSTM if head == "aligned" else LastStateLSTM)(config) if widths else None
         )
-        self.skip = nn.Linear(self.lookback, self.horizon) if parts["linear_skip"] else None
+        sizes = self.num_targets, self.horizon, self.lookback
+        self.skip = TargetMaps(*sizes) if parts["linear_skip"] else None
         has_effect = num_known > 0 and (head == "last_state" or not widths)
         self.known_effect = (
             nn.Linear(num_known, self.num_targets, bias=False) if has_effect else None
@@ -80,18 +81,9 @@ class Forecaster(nn.Module):
                 f"a forecast reads {self.lookback} rows and {num_steps} timestamps, those of the "
                 f"forecast included: got {len(rows)} and {len(stamps)}; give the newest"
             )
-        no_calendar = torch.zeros(num_steps, 0)
-        known = calendar(stamps, self.config["known"]) if reads_calendar else no_calendar
-        window = self.standardise(rows)[-self.lookback :]
-        num_steps = self.lookback + self.horizon
-        if len(rows) < self.lookback or len(timestamps or ()) not in (0, num_steps):
-            raise ValueError(
-                f"a forecast reads {self.lookback} rows and {num_steps} timestamps, those of the "
-                f"forecast included: got {len(rows)} and {len(timestamps or ())}; give the newest"
-            )
-        known = torch.zeros(num_steps, 0)
-        if self.config["known"]:
-            known = calendar(timestamps or (), self.config["known"])
+        known = (
+            calendar(stamps, self.config["known"]) if reads_calendar else torch.zeros(num_steps, 0)
+        )
         with torch.no_grad():
             standardised = self(window.unsqueeze(0), known.unsqueeze(0))
         return self.in_units(standardised, level=rows[-1:, : self.num_targets])[0]
@@ -103,8 +95,7 @@ class Forecaster(nn.Module):
         if self.lstm is not None:
             forecast = forecast + self.lstm(inputs, known)
         if self.skip is not None:
-            targets = inputs[:, :, : self.num_targets]
-            forecast = forecast + self.skip(targets.transpose(1, 2)).transpose(1, 2)
+            forecast = forecast + self.skip(inputs[:, :, : self.num_targets])
         if self.known_effect is not None:
             forecast = forecast + self.known_effect(known[:, self.lookback :])
         return forecast * scale + offset
@@ -150,6 +141,19 @@ class Forecaster(nn.Module):
         if transform == "log_return":
             return level.unsqueeze(1) * values.cumsum(dim=1).exp()
         return values
+
+
+class TargetMaps(nn.Module):
+    """A linear map from window to horizon for each target."""
+
+    def __init__(self, num_targets: int, horizon: int, lookback: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_targets, horizon, lookback))
+        self.bias = nn.Parameter(torch.zeros(num_targets, horizon))
+
+    def forward(self, targets: Tensor) -> Tensor:
+        """Map [B, L, T] to [B, H, T]."""
+        return torch.einsum("blt,thl->bht", targets, self.weight) + self.bias.T
 
 
 class LastStateLSTM(nn.Module):

@@ -198,7 +198,7 @@ def test_an_aligned_head_maps_each_state_of_the_horizon_to_its_own_steps(
     assert_close(forecaster(window, known)[0], torch.stack(by_hand[:10]))
 
 
-def test_the_linear_twin_is_one_map_for_every_target_and_the_covariates_effect() -> None:
+def test_the_linear_twin_is_a_map_for_each_target_and_the_covariates_effect() -> None:
     forecaster = trained(widths=())
     window, known = random_arrays(num_windows=1)
     skip, effect = forecaster.skip, forecaster.known_effect
@@ -207,9 +207,11 @@ def test_the_linear_twin_is_one_map_for_every_target_and_the_covariates_effect()
     for step in range(10):
         for target in range(2):
             last = window[0, -1, target]
-            expected = last + skip.bias[step] + effect.weight[target] @ known[0, 24 + step]
+            expected = last + skip.bias[target, step] + effect.weight[target] @ known[0, 24 + step]
             for past in range(24):
-                expected = expected + skip.weight[step, past] * (window[0, past, target] - last)
+                expected = expected + skip.weight[target, step, past] * (
+                    window[0, past, target] - last
+                )
             assert_close(forecaster(window, known)[0, step, target], expected)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.covariates import calendar_features, future_timestamps
+from pipelines.covariates import calendar_features, calendar_names, future_timestamps
 
 NAMES = {
     "15min": ("hour_of_day", "hour_of_week", "day_of_year"),
@@ -23,12 +23,22 @@ NAMES = {
 def test_each_frequency_has_the_cycles_longer_than_its_step(
     frequency: str, cycles: tuple[str, ...]
 ) -> None:
-    timestamps = pd.date_range("2014-01-01", periods=50, freq=frequency)
-    names, values = calendar_features(timestamps, frequency)
+    timestamps = pd.date_range("2014-01-01", "2016-12-31", freq=frequency)
+    names = calendar_names(timestamps, frequency)
     assert names == tuple(f"{cycle}_{wave}" for cycle in cycles for wave in ("sin", "cos"))
-    assert values.shape == (50, len(names))
+    values = calendar_features(timestamps, names)
+    assert values.shape == (len(timestamps), len(names))
     assert values.dtype == np.float32
     assert np.abs(values).max(initial=0) <= 1
+
+
+@pytest.mark.parametrize(("end", "is_known"), [("2015-12-31", False), ("2016-01-01", True)])
+def test_the_day_of_the_year_is_read_from_two_years_of_training_rows_on(
+    end: str, is_known: bool
+) -> None:
+    training = pd.date_range("2014-01-01", end, freq="D")
+    assert ("day_of_year_sin" in calendar_names(training, "D")) is is_known
+    assert "day_of_week_sin" in calendar_names(training, "D")
 
 
 def test_the_features_of_an_hour_are_its_place_in_day_week_and_year() -> None:
@@ -36,13 +46,13 @@ def test_the_features_of_an_hour_are_its_place_in_day_week_and_year() -> None:
     timestamps = pd.DatetimeIndex(["2012-02-29 06:30"])
     places = (6.5 / 24, (2 + 6.5 / 24) / 7, (59 + 6.5 / 24) / 366)
     slowly = [wave(2 * math.pi * place) for place in places for wave in (math.sin, math.cos)]
-    assert calendar_features(timestamps, "h")[1][0] == pytest.approx(slowly, abs=1e-6)
+    names = [f"{cycle}_{wave}" for cycle in NAMES["h"] for wave in ("sin", "cos")]
+    assert calendar_features(timestamps, names)[0] == pytest.approx(slowly, abs=1e-6)
 
 
 def test_without_a_frequency_nothing_is_known_ahead() -> None:
-    names, values = calendar_features(None, None)
-    assert names == ()
-    assert values.shape[1] == 0
+    assert calendar_names(None, None) == ()
+    assert calendar_features(None, ()).shape[1] == 0
 
 
 @pytest.mark.parametrize(
@@ -63,6 +73,7 @@ def test_future_timestamps_follow_the_last_one(
 
 def test_future_timestamps_continue_the_calendar_of_the_table() -> None:
     timestamps = pd.date_range("2014-01-01", periods=72, freq="h")
+    names = calendar_names(timestamps, "h")
     future = future_timestamps(timestamps[47], "h", 24)
-    ahead = calendar_features(future, "h")[1]
-    np.testing.assert_array_equal(ahead, calendar_features(timestamps, "h")[1][48:])
+    ahead = calendar_features(future, names)
+    np.testing.assert_array_equal(ahead, calendar_features(timestamps, names)[48:])

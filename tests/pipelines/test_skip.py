@@ -115,3 +115,20 @@ def test_a_forecaster_without_skip_is_left_alone(make_data: MakeData) -> None:
     assert all(
         torch.equal(weights, fresh[name]) for name, weights in forecaster.state_dict().items()
     )
+
+
+def test_each_target_starts_from_a_map_of_its_own(make_data: MakeData) -> None:
+    rows, noise = np.arange(600), 0.02 * np.random.default_rng(0).normal(size=(600, 2))
+    # One repeats after 6 rows; the other alternates, so that no map serves both.
+    values = np.stack([np.sin(2 * np.pi * rows / 6), (-1.0) ** rows], axis=1) + noise
+    data = make_data(
+        values=values,
+        columns=("slow", "fast"),
+        targets=("slow", "fast"),
+        num_train_rows=500,
+        is_observed=np.full(600, True),
+        known=np.zeros((600, 0), np.float32),
+    )
+    forecaster, windows = started(data, LSTMConfig(widths=(), normalisation="none"), lookback=2)
+    errors = evaluate(forecaster, windows, Scaling.fit(data), windows.validation_origins)
+    assert errors.mae_scaled < 0.1

@@ -83,7 +83,7 @@ def rename_a_tensor(tensors: dict[str, torch.Tensor], _: dict[str, str]) -> None
 
 
 def transpose_a_tensor(tensors: dict[str, torch.Tensor], _: dict[str, str]) -> None:
-    tensors["skip.weight"] = tensors["skip.weight"].T.contiguous()
+    tensors["skip.weight"] = tensors["skip.weight"].mT.contiguous()
 
 
 def halve_a_tensor(tensors: dict[str, torch.Tensor], _: dict[str, str]) -> None:
@@ -101,7 +101,7 @@ def set_metadata(key: str, text: str | None) -> Change:
 
 
 def spoil_a_weight(tensors: dict[str, torch.Tensor], _: dict[str, str]) -> None:
-    tensors["skip.weight"][1, 2] = torch.nan
+    tensors["skip.weight"][0, 1, 2] = torch.nan
 
 
 def spoil_a_weight_infinitely(tensors: dict[str, torch.Tensor], _: dict[str, str]) -> None:
