@@ -9,14 +9,18 @@ import numpy.typing as npt
 import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
+_NUM_HARMONICS = {"hour_of_week": 3, "day_of_week": 3}
+"""Sine and cosine pairs of a cycle, where it has more than one."""
+
 
 def calendar_names(training: pd.DatetimeIndex | None, frequency: str | None) -> tuple[str, ...]:
-    """Return the K calendar features of a table, such as `hour_of_day_sin`.
+    """Return the K calendar features of a table, such as `hour_of_day_sin` or `hour_of_week_cos3`.
 
     Steps below a day have the hour of the day and the hour of the week; days and business days the
-    day of the week. All but years have the day of the year, where the training rows span two years
-    or more: in fewer it cannot be told from a trend, and leads astray in the dates that follow
-    (measured: docs/log.md). Rows without a frequency have nothing.
+    day of the week. A week has three harmonics, so that its single days stand out. All but years
+    have the day of the year, where the training rows span two years or more: in fewer it cannot be
+    told from a trend, and leads astray in the dates that follow (measured: docs/log.md). Rows
+    without a frequency have nothing.
 
     Args:
         training: The timestamps of the training rows; None only without a frequency.
@@ -27,7 +31,12 @@ def calendar_names(training: pd.DatetimeIndex | None, frequency: str | None) -> 
     cycles = _cycles(frequency)
     if training[0] + pd.DateOffset(years=2) > training[-1]:
         cycles = tuple(cycle for cycle in cycles if cycle != "day_of_year")
-    return tuple(f"{cycle}_{wave}" for cycle in cycles for wave in ("sin", "cos"))
+    return tuple(
+        f"{cycle}_{wave}{order if order > 1 else ''}"
+        for cycle in cycles
+        for order in range(1, _NUM_HARMONICS.get(cycle, 1) + 1)
+        for wave in ("sin", "cos")
+    )
 
 
 def calendar_features(
@@ -46,8 +55,11 @@ def calendar_features(
         return np.zeros((0 if timestamps is None else len(timestamps), 0), dtype=np.float32)
     phases = _phases(timestamps)
     waves = {"sin": np.sin, "cos": np.cos}
-    parts = (name.rpartition("_") for name in names)
-    columns = [waves[wave](2 * np.pi * phases[cycle]) for cycle, _, wave in parts]
+    columns = []
+    for name in names:
+        cycle, _, wave = name.rpartition("_")
+        order = int(wave[3:] or 1)
+        columns.append(waves[wave[:3]](2 * np.pi * order * phases[cycle]))
     return np.stack(columns, axis=1).astype(np.float32)
 
 

@@ -253,7 +253,10 @@ def calendar(timestamps: Sequence[datetime], names: Sequence[str]) -> Tensor:
             "day_of_week": week,
             "day_of_year": year,
         }
-        waves = {"sin": math.sin, "cos": math.cos}
-        parts = (name.rpartition("_") for name in names)
-        rows.append([waves[wave](2 * math.pi * phases[cycle]) for cycle, _, wave in parts])
+        row = []
+        for name in names:  # such as hour_of_week_cos3, the third harmonic
+            cycle, _, wave = name.rpartition("_")
+            angle = 2 * math.pi * int(wave[3:] or 1) * phases[cycle]
+            row.append(math.sin(angle) if wave.startswith("sin") else math.cos(angle))
+        rows.append(row)
     return torch.tensor(rows)

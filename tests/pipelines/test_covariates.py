@@ -6,26 +6,30 @@ import pytest
 
 from pipelines.covariates import calendar_features, calendar_names, future_timestamps
 
+DAY, YEAR = ("hour_of_day_sin", "hour_of_day_cos"), ("day_of_year_sin", "day_of_year_cos")
+HARMONICS = ("sin", "cos", "sin2", "cos2", "sin3", "cos3")
+HOURS_OF_WEEK = tuple(f"hour_of_week_{wave}" for wave in HARMONICS)
+DAYS_OF_WEEK = tuple(f"day_of_week_{wave}" for wave in HARMONICS)
 NAMES = {
-    "15min": ("hour_of_day", "hour_of_week", "day_of_year"),
-    "h": ("hour_of_day", "hour_of_week", "day_of_year"),
-    "D": ("day_of_week", "day_of_year"),
-    "B": ("day_of_week", "day_of_year"),
-    "7D": ("day_of_year",),
-    "W-SUN": ("day_of_year",),
-    "MS": ("day_of_year",),
-    "QE-DEC": ("day_of_year",),
+    "15min": (*DAY, *HOURS_OF_WEEK, *YEAR),
+    "h": (*DAY, *HOURS_OF_WEEK, *YEAR),
+    "D": (*DAYS_OF_WEEK, *YEAR),
+    "B": (*DAYS_OF_WEEK, *YEAR),
+    "7D": YEAR,
+    "W-SUN": YEAR,
+    "MS": YEAR,
+    "QE-DEC": YEAR,
     "YS-JAN": (),
 }
 
 
-@pytest.mark.parametrize(("frequency", "cycles"), NAMES.items())
+@pytest.mark.parametrize(("frequency", "expected"), NAMES.items())
 def test_each_frequency_has_the_cycles_longer_than_its_step(
-    frequency: str, cycles: tuple[str, ...]
+    frequency: str, expected: tuple[str, ...]
 ) -> None:
     timestamps = pd.date_range("2014-01-01", "2016-12-31", freq=frequency)
     names = calendar_names(timestamps, frequency)
-    assert names == tuple(f"{cycle}_{wave}" for cycle in cycles for wave in ("sin", "cos"))
+    assert names == expected
     values = calendar_features(timestamps, names)
     assert values.shape == (len(timestamps), len(names))
     assert values.dtype == np.float32
@@ -44,10 +48,10 @@ def test_the_day_of_the_year_is_read_from_two_years_of_training_rows_on(
 def test_the_features_of_an_hour_are_its_place_in_day_week_and_year() -> None:
     # A Wednesday in a leap year, day 60 of 366.
     timestamps = pd.DatetimeIndex(["2012-02-29 06:30"])
-    places = (6.5 / 24, (2 + 6.5 / 24) / 7, (59 + 6.5 / 24) / 366)
+    week = (2 + 6.5 / 24) / 7
+    places = (6.5 / 24, week, 2 * week, 3 * week, (59 + 6.5 / 24) / 366)
     slowly = [wave(2 * math.pi * place) for place in places for wave in (math.sin, math.cos)]
-    names = [f"{cycle}_{wave}" for cycle in NAMES["h"] for wave in ("sin", "cos")]
-    assert calendar_features(timestamps, names)[0] == pytest.approx(slowly, abs=1e-6)
+    assert calendar_features(timestamps, NAMES["h"])[0] == pytest.approx(slowly, abs=1e-6)
 
 
 def test_without_a_frequency_nothing_is_known_ahead() -> None:

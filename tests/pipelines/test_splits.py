@@ -57,7 +57,7 @@ def test_search_data_describes_the_table_up_to_the_test_part() -> None:
     assert (search.num_rows, search.num_features, search.num_targets) == (800, 2, 1)
     np.testing.assert_array_equal(search.values, frame()[["load", "heat"]][:800])
     np.testing.assert_array_equal(search.truth, frame()[["load"]][:800])
-    assert search.known.shape == (800, len(search.known_names)) == (800, 6)
+    assert search.known.shape == (800, len(search.known_names)) == (800, 8)
     assert search.notes[-1] == "split: train 700 rows, validation 100 rows"
 
 

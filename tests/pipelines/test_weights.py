@@ -138,7 +138,7 @@ def huge_horizon(_: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
     [
         (drop_a_tensor, "must have 394 weights: got 390"),
         (rename_a_tensor, r"missing skip\.bias, unknown other;"),
-        (transpose_a_tensor, r"skip\.weight must be \[4, 12\] .* got \[12, 4\]"),
+        (transpose_a_tensor, r"skip\.weight must be \[1, 4, 12\] .* got \[1, 12, 4\]"),
         (halve_a_tensor, r"must be .* torch\.float32: got .* torch\.float16"),
         (set_metadata("lstm_config", None), "must hold lstm_config: got window_shape;"),
         (set_metadata("window_shape", None), "must hold window_shape: got lstm_config;"),
