@@ -6,7 +6,6 @@ answered at once.
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -118,7 +117,7 @@ def _conclude(config: SearchConfig, console: Console, is_verbose: bool, is_quiet
         )
     except ViewError as error:
         typer.echo(f"no verdict yet, and the test part is sealed: {error}", err=True)
-        typer.echo(f"then: python -m search finalize {config.study}", err=True)
+        typer.echo(f"then: python -m search finalize {config.study}{config.place}", err=True)
         return EXIT_NOT_PASSED if config.final.require_champion else 0
     print_conclusion(config, conclusion, console)
     is_refused = config.final.require_champion and not conclusion.verdict.is_passed
@@ -185,10 +184,8 @@ def _with_signals(config: SearchConfig, work: Callable[[Console, list[int]], int
 
 def resume_command(config: SearchConfig) -> str:
     """The command that goes on with a study; without a name it takes the latest."""
-    words = ["python", "-m", "search.run", "--resume", *([config.study] if config.study else [])]
-    words += ["--home", config.home] if config.home else []
-    # Not the URL itself, which may hold a password.
-    return shlex.join(words) + (" --storage URL" if config.storage else "")
+    study = f" {config.study}" if config.study else ""
+    return f"python -m search.run --resume{study}{config.place}"
 
 
 def write_configuration(config: SearchConfig, file: Path) -> None:

@@ -68,15 +68,14 @@ def print_conclusion(config: SearchConfig, conclusion: Conclusion, console: Cons
 
 
 def _print_model(config: SearchConfig, conclusion: Conclusion, console: Console) -> None:
-    option = f" --home {shlex.quote(config.home)}" if config.home else ""
     place = conclusion.model.uri if conclusion.model else str(conclusion.folder)
     if conclusion.model is None:
         _say(console, f"model     {place}; MLflow is behind: {conclusion.why_not_shown}")
-        _say(console, f"          python -m search finalize {config.study}{option}")
+        _say(console, f"          python -m search finalize {config.study}{config.place}")
     else:
         _say(console, f"model     {place} (version {conclusion.model.version})")
     command = f"python -m search forecast --model {shlex.quote(place)} --data new.csv"
-    _say(console, f"forecast  {command} --out forecast.csv{option}")
+    _say(console, f"forecast  {command} --out forecast.csv{config.home_option}")
 
 
 def _test_table(verdict: Verdict) -> Table:

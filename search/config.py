@@ -9,6 +9,7 @@ import difflib
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -205,6 +206,16 @@ class SearchConfig(Settings):
     def studies_folder(self) -> Path:
         """Where records and weights of the studies lie."""
         return self.home_folder / "studies"
+
+    @property
+    def home_option(self) -> str:
+        """What leads another command to the same home, to be printed after it; may be empty."""
+        return f" --home {shlex.quote(self.home)}" if self.home else ""
+
+    @property
+    def place(self) -> str:
+        """The same for the record: home, and storage without its URL, which may hold a password."""
+        return self.home_option + (" --storage URL" if self.storage else "")
 
 
 def merge(

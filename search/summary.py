@@ -1,7 +1,5 @@
 """What a search prints at its end: the best trials, where to look, how to go on."""
 
-import shlex
-
 from rich.console import Console
 from rich.table import Table
 
@@ -47,15 +45,13 @@ def print_summary(result: SearchResult, console: Console) -> None:
 
 def _print_view(result: SearchResult, console: Console) -> None:
     config = result.config
-    option = f" --home {shlex.quote(config.home)}" if config.home else ""
     if result.mlflow_url is None:
-        option += " --storage URL" if config.storage else ""  # not itself: it may hold a password
-        command = f"python -m search sync {result.study}{option}"
+        command = f"python -m search sync {result.study}{config.place}"
         _say(console, f"browse    MLflow is behind: {command}")
         return
     _say(console, f"browse    {result.mlflow_url}")
     if tracking_uri(config) == local_store_uri(config.home_folder):
-        _say(console, f"          served by: python -m search ui{option}")
+        _say(console, f"          served by: python -m search ui{config.home_option}")
         _say(console, "          (a bare `mlflow ui` looks into another store)")
     elif not tracking_uri(config).startswith("http"):
         _say(console, "          served by: mlflow server, with your store as --backend-store-uri")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from search import commands, search
+from search import commands, finalize, search
 from search.config import ConfigError, SearchConfig, parse_config
 from search.study import Study
+from search.tracking import ViewError
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +31,19 @@ def test_a_signal_that_ray_answers_while_it_starts_ends_the_search_as_any_sigter
     config = SearchConfig(study="one")
     assert commands.search(config, is_verbose=False, is_quiet=True) == 143
     assert "the record is safe: python -m search.run --resume one" in capsys.readouterr().err
+
+
+def test_a_verdict_that_waits_for_mlflow_is_reached_by_the_command_that_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def meet_no_server(*_: object, **__: object) -> None:
+        raise ViewError("connection refused")
+
+    monkeypatch.setattr(finalize, "finalize", meet_no_server)
+    config = SearchConfig(study="one", home="my runs", storage="sqlite:///shared.db")
+    assert commands.finalize(config, is_verbose=False, is_quiet=True) == 0
+    command = "python -m search finalize one --home 'my runs' --storage URL"
+    assert command in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from search.config import SearchConfig
-from search.openings import note_opening, num_openings
+from search.openings import keep_openings, note_opening, num_openings
+from search.removal import remove_study
 from search.study import Study
 
 OpenStudy = Callable[..., Study]
@@ -41,4 +42,21 @@ def test_another_part_is_counted_apart(config: SearchConfig) -> None:
 def test_a_broken_record_does_not_hide_the_others(config: SearchConfig) -> None:
     note_opening(config, "part", winner=3)
     (config.studies_folder / "broken.db").write_bytes(b"no database")
+    assert num_openings(config, "part") == 1
+
+
+def test_openings_outlive_the_study_that_is_deleted(config: SearchConfig) -> None:
+    note_opening(config, "part", winner=3)
+    other = config.model_copy(update={"study": "two"})
+    note_opening(other, "part", winner=0)
+    remove_study(config, "one")
+    assert num_openings(config, "part") == 2
+    assert note_opening(other, "part", winner=1) == 3
+
+
+def test_a_deletion_that_was_cut_short_counts_no_opening_twice(config: SearchConfig) -> None:
+    note_opening(config, "part", winner=3)
+    keep_openings(config, "one")
+    with (config.studies_folder / "openings_of_deleted_studies.jsonl").open("a") as file:
+        file.write('{"time": 17')
     assert num_openings(config, "part") == 1
