@@ -65,7 +65,7 @@ def keep_openings(config: SearchConfig, study: str) -> None:
 
 def kept_file(config: SearchConfig) -> Path:
     """Where the openings of deleted studies are: one a line, as JSON."""
-    return config.home_folder / "openings.jsonl"
+    return config.studies_folder / "openings_of_deleted_studies.jsonl"
 
 
 def _recorded(config: SearchConfig) -> Iterator[tuple[str, dict[str, Any]]]:

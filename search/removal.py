@@ -121,7 +121,6 @@ def _remove(config: SearchConfig, name: str) -> Removed:
             delete_runs(uri, stored, name, notes["facts"]["uid"])
         is_shrunk = not stored.is_local or shrink_store(uri)
         delete_path(weights_folder(config, name))
-        _keep_openings(config, name)  # by now even a full disk has room for a line
         if config.storage:
             delete_study(config.storage, name)
         for path in record_files(config, name):
@@ -149,17 +148,6 @@ def delete_leftovers(paths: Iterable[Path]) -> int:
         shutil.rmtree(path, ignore_errors=True)
         freed += before - num_bytes_in([path])
     return freed
-
-
-def _keep_openings(config: SearchConfig, name: str) -> None:
-    try:
-        keep_openings(config, name)
-    except OSError as error:
-        raise ConfigError(
-            "what a study has seen of a test part must outlive it: study "
-            f"{name} keeps its record, for {error.filename} cannot be written: {error.strerror}; "
-            "make room or give the right to write, then delete it again"
-        ) from None
 
 
 def _left_to_do(stored: StoredRuns, is_shrunk: bool) -> Iterator[str]:
