@@ -3,6 +3,9 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,3 +39,42 @@ def find_program(*names: str) -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+RunElsewhere = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def environment_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunElsewhere]:
+    """Make a virtual environment of what pip is asked to install, and of nothing else.
+
+    Where no package index answers, the test skips, or fails where CI=true. What is returned runs
+    the Python of that environment on some arguments, in the folder `cwd`.
+    """
+
+    def make(*requirements: str) -> RunElsewhere:
+        folder = tmp_path_factory.mktemp("environment")
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=600)
+
+        def run(*arguments: str, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
+            environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+            return subprocess.run(
+                [str(folder / "bin" / "python"), *arguments],
+                cwd=cwd,
+                env=environ,
+                capture_output=True,
+                text=True,
+                timeout=1200,
+                check=False,
+            )
+
+        pip = ("-m", "pip", "install", "--disable-pip-version-check", "--no-compile")
+        outcome = run(*pip, *requirements)
+        if outcome.returncode != 0:
+            reason = f"needs a package index for {' '.join(requirements)}: {outcome.stderr[-300:]}"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        return run
+
+    return make

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,22 @@ def test_two_versions_load_in_one_process_where_models_and_search_are_others(
     expected = list(predictor.forecast(example)["load"])
     assert list(first["load"].values()) == pytest.approx(expected, rel=1e-9)
     assert list(second["load"].values()) == pytest.approx([-v for v in expected], rel=1e-9)
+
+
+@pytest.mark.slow
+def test_a_model_loads_where_only_its_own_requirements_are_installed(
+    written: Written, tmp_path: Path, environment_of: Callable[..., Any]
+) -> None:
+    folder, predictor, example = written
+    for package in ("models", "search"):
+        (tmp_path / f"{package}.py").write_text("OWN = True\n")
+    run = environment_of("-r", str(folder / "requirements.txt"))
+    code = ELSEWHERE.format(packages=[], folders=[str(folder)])
+    outcome = run("-c", code, cwd=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    (answer,) = json.loads(outcome.stdout.splitlines()[-1])
+    expected = list(predictor.forecast(example)["load"])
+    assert list(answer["load"].values()) == pytest.approx(expected, rel=1e-6)
 
 
 def write_changed(folder: Path, to: Path) -> Path:

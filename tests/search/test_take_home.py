@@ -2,10 +2,9 @@
 
 import importlib.metadata
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
-from packaging.requirements import Requirement
 from safetensors import safe_open
 from torch import nn
 
@@ -177,59 +175,25 @@ def test_onnxruntime_computes_what_the_model_computes(tmp_path: Path, model: LST
         assert forecast == pytest.approx(expected, abs=2e-5)
 
 
-@pytest.fixture
-def torch_and_safetensors(tmp_path: Path) -> Path:
-    """A folder with torch, safetensors and what these require: what `pip install` of both makes."""
-    folder = tmp_path / "packages"
-    folder.mkdir()
-    for name in required_by("torch", "safetensors"):
-        distribution = importlib.metadata.distribution(name)
-        for top in {Path(str(file)).parts[0] for file in distribution.files or ()}:
-            source = Path(str(distribution.locate_file(top)))
-            if top not in ("..", "__pycache__") and not (folder / top).exists():
-                (folder / top).symlink_to(source)
-    return folder
-
-
-def required_by(*names: str) -> Iterator[str]:
-    seen: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        yield name
-        for text in importlib.metadata.requires(name) or ():
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(requirement.name)
-
-
 @pytest.mark.slow
 def test_the_files_run_where_only_torch_and_safetensors_are(
-    tmp_path: Path, torch_and_safetensors: Path
+    tmp_path: Path, environment_of: Callable[..., Any]
 ) -> None:
-    write_files(tmp_path / "home", *trained(MODELS[3]), with_onnx=False)
-    foreign = "pandas pydantic mlflow ray optuna models pipelines search"
-    outcomes = [
-        subprocess.run(
-            [sys.executable, "-S", *arguments],
-            cwd=tmp_path / "home",
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(torch_and_safetensors)},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        for arguments in (["example.py"], ["-c", f"import importlib.util as u\n{FIND}", foreign])
-    ]
-    assert [outcome.returncode for outcome in outcomes] == [0, 0], outcomes
-    assert outcomes[0].stdout.splitlines()[-1] == "as stored"
-    assert outcomes[1].stdout.split() == []
+    packages = ("torch", "safetensors")
+    versions = (importlib.metadata.version(name).partition("+")[0] for name in packages)
+    run = environment_of(*map("==".join, zip(packages, versions, strict=True)))
+    foreign = "numpy pandas pydantic mlflow ray optuna models pipelines search"
+    found = run("-c", FIND, *foreign.split(), cwd=tmp_path)
+    assert (found.returncode, found.stdout.split()) == (0, []), found
+    for place, model in enumerate(MODELS):
+        home = tmp_path / str(place)
+        write_files(home, *trained(model), with_onnx=False)
+        outcome = run("example.py", cwd=home)
+        assert outcome.returncode == 0, outcome
+        assert outcome.stdout.splitlines()[-1] == "as stored"
 
 
-FIND = "import sys\nprint(*[name for name in sys.argv[1].split() if u.find_spec(name)])"
+FIND = "import sys, importlib.util as u; print(*filter(u.find_spec, sys.argv[1:]))"
 
 
 @pytest.mark.slow
