@@ -72,7 +72,7 @@ def ui(home: Home = None) -> None:
         from search.config import SearchConfig
         from search.ui import serve
 
-        serve(SearchConfig(home=home).home_folder)
+        serve(SearchConfig(home=home))
 
 
 @app.command()

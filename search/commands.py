@@ -62,6 +62,8 @@ def read_config(
         # The folder and the storage may have moved since they were recorded.
         found_at = {"home": sought.home, "storage": sought.storage}
         tree = recorded_config(sought, resume) | found_at
+        if tree["search"]["sampler"] == "grid" and add_trials is None:
+            del tree["search"]["trials"]  # the size of the grid, which is laid out anew
     elif add_trials is not None:
         raise ConfigError("--add-trials goes on with a study: add --resume or --resume NAME")
     if add_trials is not None:

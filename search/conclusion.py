@@ -74,8 +74,17 @@ def _print_model(config: SearchConfig, conclusion: Conclusion, console: Console)
         _say(console, f"          python -m search finalize {config.study}{config.place}")
     else:
         _say(console, f"model     {place} (version {conclusion.model.version})")
+    _say(console, f"forecast  {forecast_command(config, conclusion)}")
+
+
+def forecast_command(config: SearchConfig, conclusion: Conclusion) -> str:
+    """The command that forecasts with the model, where that lies."""
+    place = conclusion.model.uri if conclusion.model else str(conclusion.folder)
     command = f"python -m search forecast --model {shlex.quote(place)} --data new.csv"
-    _say(console, f"forecast  {command} --out forecast.csv{config.home_option}")
+    # Not the URI itself, which may hold a password.
+    is_elsewhere = conclusion.model is not None and config.tracking.uri is not None
+    store = " --tracking-uri URI" if is_elsewhere else ""
+    return f"{command} --out forecast.csv{config.home_option}{store}"
 
 
 def _test_table(verdict: Verdict) -> Table:

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from pipelines.splits import SearchData
-from search.config import ConfigError, SearchConfig
+from search.config import ConfigError, SearchConfig, SearchSettings
 from search.lock import locked
 from search.names import FINALISTS
 from search.places import lock_file
@@ -93,6 +93,19 @@ def finalists_config(config: SearchConfig) -> SearchConfig:
     )
 
 
+def admitting(settings: SearchSettings, best: Sequence[TrialRecord]) -> SearchSettings:
+    """The settings with limits that refuse none of these trials.
+
+    The search has admitted them, under limits that may have been lowered since.
+    """
+    largest = max(trial.num_parameters for trial in best)
+    limits = {
+        "max_parameters": max(settings.max_parameters, largest),
+        "max_training_teraflops": None,
+    }
+    return settings.model_copy(update=limits)
+
+
 def train_finalists(
     config: SearchConfig,
     best: Sequence[TrialRecord],
@@ -129,8 +142,8 @@ def train_finalists(
         if trial.config is not None
     ]
     own = finalists_config(config)
-    total = own.search.model_copy(update={"trials": len(plan)})  # what lists of studies say
-    own = own.model_copy(update={"search": total})
+    settings = admitting(own.search, best).model_copy(update={"trials": len(plan)})
+    own = own.model_copy(update={"search": settings})  # its total is what lists of studies say
     assert own.study is not None
     with locked(lock_file(own, own.study), own.study):
         result = search_study(own, folds, slots, console, is_quiet, plan, has_baselines=False)

@@ -22,7 +22,7 @@ MAX_RUNS = 10_000
 MAX_UNLISTED_VALUES = 16
 """Most values of a range of whole numbers that names no step."""
 
-NUM_REASONS_SHOWN = 3
+NUM_REASONS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Grid:
     """All combinations with the first seed, then all with the second: raised repeats come last,
     and a grid that is stopped early holds whole rounds."""
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """The combinations that cannot be trained, in words, each with the reason."""
 
 
 def plan_grid(config: SearchConfig, data: SearchData) -> Grid:
@@ -66,7 +68,8 @@ def plan_grid(config: SearchConfig, data: SearchData) -> Grid:
         )
     seeds = paired_seeds(settings.seed, settings.repeats)
     runs = tuple(PlannedRun(combination, seed) for seed in seeds for combination in combinations)
-    return Grid(runs, (*_size_in_words(free, len(combinations), settings), *_left_out(refused)))
+    notes = _size_in_words(free, len(combinations), settings)
+    return Grid(runs, (*notes, *left_out_in_words(refused)), tuple(refused))
 
 
 def paired_seeds(study_seed: int, count: int) -> tuple[int, ...]:
@@ -186,8 +189,11 @@ def _size_in_words(
         yield f"search.trials={settings.trials} does not apply to a grid"
 
 
-def _left_out(refused: Sequence[str]) -> Iterator[str]:
-    """The combinations that cannot be trained: the first few, and how many more."""
+def left_out_in_words(refused: Sequence[str]) -> Iterator[str]:
+    """The combinations that cannot be trained: how many, the first ones, and the rest by count."""
+    if not refused:
+        return
+    yield f"left out: {_counted(len(refused), 'combination')} cannot be trained"
     yield from (f"left out: {reason}" for reason in refused[:NUM_REASONS_SHOWN])
     if len(refused) > NUM_REASONS_SHOWN:
         more = len(refused) - NUM_REASONS_SHOWN

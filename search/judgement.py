@@ -110,12 +110,13 @@ def load_ensemble(config: SearchConfig, winner: Finalist, data: SearchData, fold
     """
     own = finalists_config(config)
     assert own.study is not None
-    kept = KeptWeights(weights_folder(own, own.study))
+    folder = weights_folder(own, own.study)
+    kept = KeptWeights(folder)
     runs = [trial for trial in winner.seeds_on(fold) if kept.path(trial.number).exists()]
     if not runs:
         raise RuntimeError(
-            f"a model needs one complete run: trial {winner.number} has none left in study "
-            f"{own.study}; delete that study, then finalize again"
+            f"a model needs the weights of a complete run: study {own.study} has none of trial "
+            f"{winner.number}; put them back into {folder}, or search again by another name"
         )
     return Ensemble(
         tuple(trial.seed for trial in runs),

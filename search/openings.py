@@ -78,7 +78,7 @@ def _recorded(config: SearchConfig) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _kept(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not file.exists():
+    if not file.is_file():
         return
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

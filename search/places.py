@@ -85,6 +85,7 @@ def latest_study(config: SearchConfig) -> str:
     if not known:
         raise UnknownStudyError(
             f"there is no study in {config.studies_folder} yet; begin one: python -m search.run"
+            f"{config.home_option}"
         )
     return known[-1]
 

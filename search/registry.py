@@ -131,7 +131,7 @@ def fetch_predictor(uri: str, model: str) -> Predictor:
         if found is None:
             raise ViewError(
                 f"MLflow must have the model: there is no {name} with the alias {alias}; look for "
-                "its name under Models: python -m search ui"
+                "its name under Models: python -m search ui, with the --home of the search"
             )
         return found.predictor
     return _fetch(uri, name, version)

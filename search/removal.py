@@ -116,11 +116,11 @@ def _remove(config: SearchConfig, name: str) -> Removed:
         store_files = [store, store.with_name(f"{store.name}-wal")] if stored.is_local else []
         own = [*record_files(config, name), weights_folder(config, name), *stored.folders]
         before = num_bytes_in([*own, *store_files])
-        keep_openings(config, name)
         if stored.run_ids:
             delete_runs(uri, stored, name, notes["facts"]["uid"])
         is_shrunk = not stored.is_local or shrink_store(uri)
         delete_path(weights_folder(config, name))
+        _keep_openings(config, name)  # by now a full disk has room for a line
         if config.storage:
             delete_study(config.storage, name)
         for path in record_files(config, name):
@@ -130,6 +130,16 @@ def _remove(config: SearchConfig, name: str) -> Removed:
         len(stored.run_ids),
         tuple(_left_to_do(stored, is_shrunk)),
     )
+
+
+def _keep_openings(config: SearchConfig, name: str) -> None:
+    try:
+        keep_openings(config, name)
+    except OSError as error:
+        raise ConfigError(
+            f"what study {name} has seen of a test part must outlive it: {error.strerror}: "
+            f"{error.filename}; make room or give the right to write, then delete it again"
+        ) from None
 
 
 def delete_path(path: Path) -> None:

@@ -30,6 +30,8 @@ class SearchResult:
     mlflow_url: str | None
     """The page that shows the trials, on the server that `lstm-search ui` starts; None where the
     view is behind."""
+    left_out: tuple[str, ...] = ()
+    """Of a grid: the combinations that could not be trained, each with the reason."""
 
     @property
     def study(self) -> str:

@@ -1,7 +1,7 @@
 """One whole search: table and configuration in, a record with a best trial out."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -64,12 +64,17 @@ def run_search(
     if config.study is not None and config.study.endswith(FINALISTS):
         raise ConfigError(
             f"a study of finalists is trained by its study: got {config.study}; use python -m "
-            f"search finalize {config.study.removesuffix(FINALISTS)}, or choose another name"
+            f"search finalize {config.study.removesuffix(FINALISTS)}{config.place}, or choose "
+            "another name"
         )
     table, config = _read_table(config, data)
     search_data, _ = split(table, config.split)  # the sealed test part is dropped here
     config, narrowed = resolve(config, search_data)
-    grid = plan_grid(config, search_data) if config.search.sampler == "grid" else Grid()
+    grid = Grid()
+    if config.search.sampler == "grid":
+        grid = plan_grid(config, search_data)
+        total = {"trials": len(grid.runs)}  # what lists of studies say
+        config = config.model_copy(update={"search": config.search.model_copy(update=total)})
     notes = (*search_data.notes, *narrowed, *grid.notes)
     assert config.study is not None
     lock = config.studies_folder / f"{config.study}.lock"
@@ -79,7 +84,8 @@ def run_search(
         slots = plan_slots(config.resources, config.resources.device, machines())
         for line in (device_line(slots), f"study {config.study}", *map(printable, notes)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        return search_study(config, (search_data,), slots, console, is_quiet, grid.runs)
+        result = search_study(config, (search_data,), slots, console, is_quiet, grid.runs)
+        return replace(result, left_out=grid.left_out)
 
 
 def search_study(

@@ -119,16 +119,21 @@ class Study:
         """Train runs that the record does not hold yet; the total is then that of all planned.
 
         Each has a seed and fold of its own, and one configuration may come again. They enter the
-        record one by one, since every trial that waits there is read at each proposal.
+        record one by one, since every trial that waits there is read at each proposal. One that
+        the limits refuse is left out, also where it was begun under higher ones.
 
         Raises:
             ValueError: for a configuration outside the space.
         """
-        frozen_trials = self._record.get_trials(deepcopy=False)
-        noted = [t.user_attrs["planned"] for t in frozen_trials if "planned" in t.user_attrs]
+        noted = [
+            frozen.user_attrs["planned"]
+            for frozen in self._record.get_trials(deepcopy=False)
+            if "planned" in frozen.user_attrs and not self._is_left_out(frozen)
+        ]
         known = {(planned["config"], planned["seed"], planned["fold"]) for planned in noted}
         for run in dict.fromkeys(runs):
-            if (run.config.model_dump_json(), run.seed, run.fold) not in known:
+            is_known = (run.config.model_dump_json(), run.seed, run.fold) in known
+            if not is_known and self._limits.why_refused(run.config) is None:
                 self._planned.append((run, self._space.point_of(run.config)))
         total = len(known) + len(self._planned)
         self._settings = self._settings.model_copy(update={"trials": total})
@@ -137,19 +142,13 @@ class Study:
         """Return the next configuration, or None while enough trials are counted or running.
 
         Raises:
-            SpaceExhaustedError: after 200 rejected proposals in a row, or where all that was
-                planned has been tried.
+            SpaceExhaustedError: after 200 rejected proposals in a row.
         """
-        if self.num_counted + len(self._running) >= self._settings.trials:
-            return None
         for _ in range(EXHAUSTED_AFTER_REJECTIONS):
+            if self.num_counted + len(self._running) >= self._settings.trials:
+                return None
             if self._settings.sampler == "grid" and not self._num_waiting:
-                if self._planned:
-                    self._enqueue_planned()
-                elif self._running:
-                    return None
-                else:
-                    raise SpaceExhaustedError("every planned configuration has been tried")
+                self._enqueue_planned()
             self._record.sampler = self._sampler()
             trial = self._record.ask()
             _forget_half_a_draw(trial)
@@ -162,7 +161,15 @@ class Study:
             "refused; widen the space or raise search.max_parameters"
         )
 
+    def _is_left_out(self, frozen: FrozenTrial) -> bool:
+        """Whether a planned trial was refused, or waits and will be."""
+        if frozen.state is not OptunaState.WAITING:
+            return _state_of(frozen) is TrialState.REJECTED
+        config = TrialConfig.model_validate_json(frozen.user_attrs["planned"]["config"])
+        return self._limits.why_refused(config) is not None
+
     def _enqueue_planned(self) -> None:
+        assert self._planned, "the total of a plan counts what it holds, and no more"
         run, point = self._planned.popleft()
         planned = {"config": run.config.model_dump_json(), "seed": run.seed, "fold": run.fold}
         self._record.enqueue_trial(point, user_attrs={"planned": planned})

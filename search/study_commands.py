@@ -21,7 +21,8 @@ def list_studies(home: str | None, storage: str | None) -> None:
     config = SearchConfig(home=home, storage=storage)
     found = overviews(config)
     if not found:
-        typer.echo(f"no study in {config.studies_folder} yet; begin one: python -m search.run")
+        command = f"python -m search.run{config.place}"
+        typer.echo(f"no study in {config.studies_folder} yet; begin one: {command}")
         return
     print_list(found, _console())
 

@@ -5,6 +5,7 @@ from rich.table import Table
 
 from pipelines.printable import printable
 from search.commands import resume_command
+from search.grid import left_out_in_words
 from search.grid_tables import print_findings
 from search.places import tracking_uri
 from search.progress import METRIC_NAMES, baselines_in_words
@@ -32,6 +33,8 @@ def print_summary(result: SearchResult, console: Console) -> None:
     to_beat = baselines_in_words(result.baselines, result.config.search.metric)
     _say(console, f"to beat   {to_beat or 'unknown: no baseline was computed'}")
     _say(console, f"study     {result.study} ({result.ending})")
+    for line in left_out_in_words(result.left_out):
+        _say(console, f"          {line}")
     _print_view(result, console)
     if result.ending is Ending.EXHAUSTED:
         _say(console, "go on     in a new --study with a wider space: this one holds nothing new")

@@ -8,21 +8,24 @@ from typing import NoReturn
 
 import typer
 
-from search.config import ConfigError
+from search.config import ConfigError, SearchConfig
 
 PREFERRED_PORT = 5000
 LOCAL_SERVER = f"http://127.0.0.1:{PREFERRED_PORT}"
 """Where the links that a search prints lead."""
 
 
-def serve(home: Path) -> NoReturn:
-    """Become the server on the store in `home`.
+def serve(config: SearchConfig) -> NoReturn:
+    """Become the server on the store in a configuration's home.
 
     Raises:
         ConfigError: where the folder holds no store yet.
     """
+    home = config.home_folder
     if not (home / "mlflow.db").exists():
-        raise ConfigError(f"there is no search in {home} yet; begin one: python -m search.run")
+        raise ConfigError(
+            f"there is no search in {home} yet; begin one: python -m search.run{config.home_option}"
+        )
     port = free_port()
     typer.echo(f"MLflow starts on http://127.0.0.1:{port} in some ten seconds; Ctrl+C ends it")
     if port != PREFERRED_PORT:

@@ -190,6 +190,7 @@ def test_an_exported_table_has_no_cell_that_a_spreadsheet_would_run() -> None:
 # The rules that a program checks
 
 
+@pytest.mark.slow
 def test_the_security_linter_has_nothing_to_say() -> None:
     lint = [sys.executable, "-m", "bandit", "--quiet", "--configfile", "pyproject.toml"]
     lint += ["--recursive", "models", "pipelines", "search"]

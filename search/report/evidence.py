@@ -41,6 +41,8 @@ class Evidence:
     finalists: Sequence[TrialRecord] = ()
     """The runs of the study of finalists."""
     verdict: Verdict | None = None
+    place: str = ""
+    """What leads a printed command to the study, where that does not lie in the usual folder."""
 
     @property
     def metric_name(self) -> str:
@@ -108,6 +110,7 @@ def read_evidence(config: SearchConfig, study: str) -> Evidence:
         data_notes=notes.get("data_notes"),
         finalists=_finalists(config, study),
         verdict=_verdict(notes.get("verdict")),
+        place=config.place,
     )
 
 

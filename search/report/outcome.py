@@ -31,7 +31,7 @@ def verdict(evidence: Evidence) -> Section:
             "The test is still sealed: nothing here says yet how the best model does on rows that "
             "it was not chosen by. To open it, once:"
         )
-        command = f"python -m search finalize {evidence.name}"
+        command = f"python -m search finalize {evidence.name}{evidence.place}"
         return Section(
             "verdict", "Verdict", [Text(why, "lead", command), *_validation_standing(evidence)]
         )

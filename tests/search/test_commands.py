@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from search import commands, finalize, search
-from search.config import ConfigError, SearchConfig, parse_config
+from search.config import ConfigError, SearchConfig, SearchSettings, parse_config
 from search.study import Study
 from search.tracking import ViewError
 
@@ -73,6 +73,14 @@ def test_a_flag_that_goes_with_what_is_recorded_is_taken_when_a_study_goes_on(
     assert config.search.repeats == flags["search.repeats"]
     assert config.search.sampler == "grid"
     assert config.home == str(tmp_path)
+
+
+def test_a_grid_goes_on_with_the_size_that_it_has_then_not_with_the_recorded(
+    tmp_path: Path, recorded: Callable[..., None]
+) -> None:
+    recorded(sampler="grid", trials=18)
+    config = commands.read_config(None, [], {"home": str(tmp_path)}, resume="one")
+    assert config.search.trials == SearchSettings().trials
 
 
 def test_a_flag_that_does_not_go_with_what_is_recorded_is_refused(

@@ -3,6 +3,7 @@
 import errno
 import http.server
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,16 @@ from search.doctor import Finding, Verdict, examine, shown_address
 
 
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _plain_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     for name in doctor.VARIABLES:
         if name != "TMPDIR":
             monkeypatch.delenv(name, raising=False)
+    # What Ray has left on this machine is measured file by file, at each examination.
+    temporary = tmp_path_factory.mktemp("temporary")
+    (temporary / "ray").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
 
 
 def findings(home: Path, what: str) -> list[Finding]:

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from search.config import SearchConfig
-from search.finalists import Finalist, finalist_seeds, finalists_config
+from search.config import SearchConfig, SearchSettings
+from search.finalists import Finalist, admitting, finalist_seeds, finalists_config
 from search.record import TrialRecord, TrialState
 
 
@@ -51,3 +51,11 @@ def test_finalists_are_never_stopped_early_and_all_their_weights_stay() -> None:
     assert own.study == "one.finalists"
     assert (own.search.pruner, own.search.sampler) == ("none", "grid")
     assert own.search.num_kept_weights >= own.final.finalists * own.final.seeds * 3
+
+
+def test_a_finalist_is_trained_also_where_the_limits_of_the_search_were_lowered_since() -> None:
+    searched = TrialRecord(0, TrialState.COMPLETE, None, 0, {}, num_parameters=900, value=0.1)
+    lowered = SearchSettings(max_parameters=500, max_training_teraflops=0.1)
+    assert admitting(lowered, [searched]).max_parameters == 900
+    assert admitting(lowered, [searched]).max_training_teraflops is None
+    assert admitting(SearchSettings(max_parameters=1000), [searched]).max_parameters == 1000

@@ -1,6 +1,7 @@
 """The grid: which runs it holds, and a whole one from the command line."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from search.grid import MAX_RUNS, Grid, paired_seeds, plan_grid
 from search.record import TrialState
 from search.resolve import resolve
 from search.space import Choice, Float, Int, Space, derive
+from search.studies import overview
 from search.study import read_study
 
 MakeData = Callable[..., SearchData]
@@ -128,17 +130,32 @@ def test_combinations_that_cannot_be_trained_are_left_out_with_the_reason(
     grid = grid_of(lookback={"choices": [12, 14]}, patch_length={"choices": [1, 4]})
     assert len(grid.runs) == 3 * 3
     assert "9 combinations (widths 3, patch_length 2, lookback 2)" in grid.notes[0]
-    assert grid.notes[1:] == tuple(
-        f"left out: widths {widths}, patch_length 4, lookback 14: lookback must be a multiple of "
+    assert grid.left_out == tuple(
+        f"widths {widths}, patch_length 4, lookback 14: lookback must be a multiple of "
         "patch_length: got lookback=14 and patch_length=4; change one of them"
         for widths in ("8", "4-4", "4-8")
     )
+    assert grid.notes[1:] == (
+        "left out: 3 combinations cannot be trained",
+        *(f"left out: {reason}" for reason in grid.left_out),
+    )
+
+
+def test_a_combination_beyond_a_limit_is_left_out_with_that_limit(
+    grid_of: Callable[..., Grid],
+) -> None:
+    grid = grid_of({"max_parameters": 500}, widths=[[4], [16]])
+    assert widths_of(grid) == [((4,), False)]
+    [reason] = grid.left_out
+    assert re.fullmatch(r"widths 16: [\d,]+ parameters exceed search\.max_parameters=500", reason)
 
 
 def test_of_many_that_are_left_out_the_first_are_named(grid_of: Callable[..., Grid]) -> None:
-    grid = grid_of(widths=[[4]], lookback={"choices": [12, 13, 14, 15, 17, 18]}, patch_length=4)
-    assert len(grid.runs) == 1
-    assert len(grid.notes) == 1 + 3 + 1
+    lookbacks = list(range(12, 28))  # of which 12, 16, 20 and 24 are multiples of 4
+    grid = grid_of(widths=[[4]], lookback={"choices": lookbacks}, patch_length=4)
+    assert len(grid.runs) == 4
+    assert len(grid.left_out) == 12
+    assert len(grid.notes) == 1 + 1 + 10 + 1
     assert grid.notes[-1] == "left out: 2 more, for such reasons"
 
 
@@ -372,6 +389,9 @@ def test_a_grid_goes_on_with_the_seeds_that_are_new(
     assert "report    " not in resumed
     with closing_connections():
         notes, trials = read_study(f"sqlite:///{folder}/mlruns/studies/cells.db", "cells")
+        listed = overview(SearchConfig(home=str(folder / "mlruns")), "cells")
+    assert (listed.num_counted, listed.num_asked) == (18, 18)
+    assert "does not apply" not in resumed
     assert [trial.number for trial in trials] == list(range(18))
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     assert {len(trial.evaluations) for trial in trials} == {2}  # none was stopped early

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from search.config import SearchConfig
-from search.openings import keep_openings, note_opening, num_openings
+from search.openings import keep_openings, kept_file, note_opening, num_openings
 from search.removal import remove_study
 from search.study import Study
 
@@ -59,4 +59,11 @@ def test_a_deletion_that_was_cut_short_counts_no_opening_twice(config: SearchCon
     keep_openings(config, "one")
     with (config.studies_folder / "openings_of_deleted_studies.jsonl").open("a") as file:
         file.write('{"time": 17')
+    assert num_openings(config, "part") == 1
+
+
+def test_an_opening_that_is_kept_after_a_line_was_cut_off_counts(config: SearchConfig) -> None:
+    note_opening(config, "part", winner=3)
+    kept_file(config).write_bytes(b'{"study": "older", "ti\n\xff\xfe\n[1]\n{"time": 17')
+    remove_study(config, "one")
     assert num_openings(config, "part") == 1

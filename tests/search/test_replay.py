@@ -282,6 +282,7 @@ def test_the_command_quotes_what_a_shell_would_take_apart() -> None:
     assert command.endswith("replay load-1 3 --home 'my results' --storage URL")
 
 
+@pytest.mark.slow
 def test_the_command_needs_neither_ray_nor_mlflow(recorded: SearchConfig) -> None:
     code = (
         "import sys\nfrom search.__main__ import app\n"

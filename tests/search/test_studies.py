@@ -26,11 +26,12 @@ from search.export import export_study
 from search.kept_weights import KeptWeights
 from search.leftovers import scratch_folder, unused_leftovers
 from search.lock import StudyLockedError, is_locked, locked
+from search.openings import kept_file, note_opening, num_openings
 from search.places import config_of_study, latest_study
 from search.projection import StudyFacts
 from search.record import TrialState
 from search.removal import plan_cleaning, remove_study
-from search.studies import overview, print_study, print_trial, size_in_words
+from search.studies import overview, overviews, print_study, print_trial, size_in_words
 from search.study import Study, UnknownStudyError, read_study
 
 MakeFacts = Callable[..., StudyFacts]
@@ -112,10 +113,14 @@ def test_the_list_names_every_study_and_the_one_that_cannot_be_read(
 
 
 def test_a_folder_without_a_study_stays_without_any_file(tmp_path: Path) -> None:
-    code, output = invoke("studies", "list", home=tmp_path / "none")
+    none = tmp_path / "no ne"
+    code, output = invoke("studies", "list", home=none)
     assert (code, output[:8]) == (0, "no study")
-    assert invoke("studies", "show", "it", home=tmp_path / "none")[0] == 2
-    assert not (tmp_path / "none").exists()
+    begins = f"begin one: python -m search.run --home '{none}'"
+    assert begins in output
+    assert begins in invoke("studies", "show", home=none)[1]
+    assert invoke("studies", "show", "it", home=none)[0] == 2
+    assert not none.exists()
 
 
 def test_a_study_that_is_being_searched_is_shown_with_its_process(
@@ -217,6 +222,29 @@ def test_a_deleted_study_leaves_no_file_and_others_whole(
     left = {path.name.partition(".db")[0] for path in config.studies_folder.iterdir()}
     assert left == {"small.other"}
     assert read_study(f"sqlite:///{other}", "small.other")[1] == []
+
+
+def test_a_study_whose_openings_cannot_be_kept_keeps_its_record(
+    home: Path, config: SearchConfig
+) -> None:
+    note_opening(config, "part", winner=3)
+    kept_file(config).mkdir()  # so that it cannot be written, not even by root
+    code, output = invoke("studies", "delete", "small", "--yes", home=home)
+    assert code == 2
+    assert "must outlive it" in output
+    assert "Is a directory" in output
+    kept_file(config).rmdir()
+    assert num_openings(config, "part") == 1
+    assert invoke("studies", "delete", "small", "--yes", home=home)[0] == 0
+    assert num_openings(config, "part") == 1
+
+
+def test_a_cleaning_keeps_what_a_study_has_opened(home: Path, config: SearchConfig) -> None:
+    note_opening(config, "part", winner=3)
+    assert invoke("studies", "clean", "--older-than", "1s", "--dry-run", home=home)[0] == 0
+    remove_study(config, plan_cleaning(config, older_than_seconds=0).studies[0].name)
+    assert overviews(config) == []
+    assert num_openings(config, "part") == 1
 
 
 def test_a_link_in_the_place_of_the_weights_is_deleted_and_not_what_it_leads_to(

@@ -228,18 +228,61 @@ def test_a_process_that_is_killed_between_two_runs_leaves_a_plan_that_goes_on(
     assert [ask(resumed).number for _ in six_runs] == list(range(6))
 
 
-def test_no_run_beside_the_plan_is_tried_where_one_of_it_is_refused(
+def test_a_plan_is_complete_without_the_runs_that_the_limits_refuse(
     open_planned: OpenStudy, six_runs: list[PlannedRun], make_evaluation: MakeEvaluation
 ) -> None:
     study = open_planned(max_parameters=500)  # too few for 16 cells, the third of each three
     study.plan(six_runs[1:3])
+    assert study.settings.trials == 1
     number = ask(study).number
     assert study.ask() is None  # while the first still runs, and may be tried again
     study.report(number, make_evaluation(0.5))
     study.complete(number)
-    with pytest.raises(SpaceExhaustedError, match="every planned configuration has been tried"):
-        study.ask()
-    assert states(study) == ["complete", "rejected"]
+    assert study.ask() is None
+    assert study.is_full
+    assert states(study) == ["complete"]
+
+
+def test_a_run_that_lower_limits_refuse_is_missed_by_no_total_and_comes_back_with_higher_ones(
+    open_planned: OpenStudy, six_runs: list[PlannedRun], make_evaluation: MakeEvaluation
+) -> None:
+    first = open_planned()
+    first.plan(six_runs[1:3])
+    assert [ask(first).config, ask(first).config] == [run.config for run in six_runs[1:3]]
+
+    lower = open_planned(max_parameters=500)  # after a kill: both wait, the second has 16 cells
+    lower.plan(six_runs[1:2])
+    assert lower.settings.trials == 1
+    number = ask(lower).number
+    lower.report(number, make_evaluation(0.5))
+    lower.complete(number)
+    assert lower.is_full
+    assert lower.ask() is None
+
+    higher = open_planned()
+    higher.plan(six_runs[1:3])
+    assert higher.settings.trials == 2
+    assert ask(higher).config == six_runs[2].config
+    assert higher.ask() is None
+
+
+def test_a_waiting_run_that_lower_limits_refuse_is_passed_over(
+    open_planned: OpenStudy, six_runs: list[PlannedRun]
+) -> None:
+    first = open_planned()
+    first.plan(six_runs[2:3])
+    ask(first)
+
+    lower = open_planned(max_parameters=500)
+    lower.plan(six_runs[:2])
+    assert lower.settings.trials == 2
+    assert [ask(lower).config for _ in range(2)] == [run.config for run in six_runs[:2]]
+    assert lower.ask() is None
+    assert states(lower) == ["rejected", "running", "running"]
+
+    higher = open_planned()
+    higher.plan(six_runs[:3])
+    assert higher.settings.trials == 3
 
 
 def test_a_run_outside_the_space_cannot_be_planned(

@@ -121,6 +121,18 @@ def test_it_ends_with_how_to_go_on(
     assert ("--add-trials" in last) == (ending is Ending.DONE)
 
 
+def test_what_a_grid_left_out_is_said_again_at_the_end(summary: Callable[..., str]) -> None:
+    shown = summary([complete(0, 0.1)], left_out=("widths 8: too large", "widths 9: too large"))
+    lines = shown.splitlines()
+    place = lines.index("study     loads-1 (done)")
+    assert lines[place + 1 : place + 4] == [
+        "          left out: 2 combinations cannot be trained",
+        "          left out: widths 8: too large",
+        "          left out: widths 9: too large",
+    ]
+    assert "left out" not in summary([complete(0, 0.1)])
+
+
 def test_commands_name_the_folder_where_it_is_another_one(summary: Callable[..., str]) -> None:
     trials, home = [complete(0, 0.1)], "my results"
     shown = summary(trials, home=home)
@@ -156,11 +168,13 @@ def render(
     ending: Ending = Ending.DONE,
     baselines: Any = (),
     page: str | None = PAGE,
+    left_out: tuple[str, ...] = (),
     **config: Any,
 ) -> str:
     console = Console(file=io.StringIO(), width=200, record=True)
     searched = SearchConfig.model_validate({"study": "loads-1"} | config)
-    print_summary(SearchResult(searched, ending, tuple(trials), tuple(baselines), page), console)
+    result = SearchResult(searched, ending, tuple(trials), tuple(baselines), page, left_out)
+    print_summary(result, console)
     return console.export_text()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from search.config import ConfigError
+from search.config import ConfigError, SearchConfig
 from search.kept_weights import KeptWeights
 from search.projection import Snapshot, StudyFacts, trials_url
 from search.record import TrialRecord
@@ -109,8 +109,9 @@ def listening_addresses(port: int) -> set[str]:
 
 
 def test_a_folder_without_a_search_is_told_how_to_begin_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no search in .*; begin one: python -m search\.run"):
-        serve(tmp_path)
+    command = rf"begin one: python -m search\.run --home {re.escape(str(tmp_path))}$"
+    with pytest.raises(ConfigError, match=rf"no search in .* yet; {command}"):
+        serve(SearchConfig(home=str(tmp_path)))
 
 
 def test_the_port_of_the_printed_links_is_taken_unless_somebody_listens_there() -> None:

@@ -198,10 +198,10 @@ def test_a_name_in_a_template_is_not_filled_in(hostile_evidence: Evidence) -> No
 def test_before_the_test_is_opened_the_page_says_that_it_is_sealed(
     make_evidence: MakeEvidence,
 ) -> None:
-    shown = Page(page(make_evidence()))
+    shown = Page(page(make_evidence(place=" --home 'my runs'")))
     assert shown.sections == ANCHORS
     assert "The test is still sealed" in shown.text
-    assert "python -m search finalize small" in shown.text
+    assert "python -m search finalize small --home 'my runs'" in shown.text
     missing = [a for tag, a in shown.tags if tag == "p" and a.get("class") == "missing"]
     assert len(missing) == 3  # forecasts, steps, residuals
 
