@@ -23,6 +23,7 @@ MAX_LAYERS = 64
 
 Normalisation = Literal["none", "last", "mean_std", "seasonal"]
 Head = Literal["last_state", "aligned"]
+Skip = Literal["none", "shared", "per_target"]
 
 
 class Settings(BaseModel):
@@ -90,9 +91,9 @@ class LSTMConfig(Settings):
     """What each window is measured against, and the forecast with it: `none`; the `last` value,
     subtracted; the window's own `mean_std`; `seasonal`: as `last`, but each forecast step is a
     difference from the value one season ago."""
-    linear_skip: bool = True
-    """Whether a linear map from each target's window to its horizon, one of its own, is added to
-    the LSTM."""
+    linear_skip: Skip = "shared"
+    """Linear maps from a target's window to its horizon that are added to the LSTM: `none`, one
+    `shared` by all targets, or one `per_target`."""
     head: Head = "last_state"
     """From states to forecast: `last_state` maps the state after the window to all steps at once;
     `aligned` lets the LSTM run on through the horizon and maps the state of each step to it."""
@@ -101,10 +102,10 @@ class LSTMConfig(Settings):
 
     @model_validator(mode="after")
     def _something_forecasts(self) -> Self:
-        if not self.widths and not self.linear_skip:
+        if not self.widths and self.linear_skip == "none":
             raise ValueError(
-                "widths may be empty only with linear_skip=True: got widths=() and "
-                "linear_skip=False, a model of no parts; give a width or keep the skip"
+                "widths may be empty only with a linear_skip: got widths=() and "
+                "linear_skip=none, a model of no parts; give a width or keep the skip"
             )
         return self
 
@@ -152,6 +153,10 @@ class LSTMConfig(Settings):
                 "choose another normalisation"
             )
 
+    def num_skip_maps(self, shape: WindowShape) -> int:
+        """Return M, the linear maps of the skip: 0, 1 or one for each target."""
+        return {"none": 0, "shared": 1, "per_target": shape.num_targets}[self.linear_skip]
+
     def num_horizon_patches(self, shape: WindowShape) -> int:
         """Return ⌈H/P⌉, the positions of the horizon that an aligned LSTM reads."""
         return ceil(shape.horizon / self.patch_length)
@@ -176,8 +181,7 @@ class LSTMConfig(Settings):
         total = 0
         if self.widths:
             total += self._num_lstm_parameters(shape)
-        if self.linear_skip:
-            total += (shape.lookback + 1) * shape.horizon * shape.num_targets
+        total += self.num_skip_maps(shape) * (shape.lookback + 1) * shape.horizon
         if self.adds_known_effect:
             total += shape.num_known * shape.num_targets
         return total
@@ -188,7 +192,8 @@ class LSTMConfig(Settings):
         Only matrix products are counted: a gate's arithmetic is linear in U where they are
         quadratic.
         """
-        total = 2 * shape.lookback * shape.horizon * shape.num_targets if self.linear_skip else 0
+        has_skip = self.linear_skip != "none"
+        total = 2 * shape.lookback * shape.horizon * shape.num_targets if has_skip else 0
         if self.widths:
             num_states = self.num_horizon_patches(shape) if self.head == "aligned" else 0
             num_positions = shape.lookback // self.patch_length + num_states

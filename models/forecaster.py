@@ -84,17 +84,19 @@ class AlignedLSTM(nn.Module):
         return torch.cat([observed, pad(known, (0, 0, 0, num_steps - self.horizon))], dim=2)
 
 
-class TargetMaps(nn.Module):
-    """A linear map from window to horizon for each target, zero until it is trained."""
+class LinearSkip(nn.Module):
+    """Linear maps from window to horizon, zero until they are trained: one, or one a target."""
 
-    def __init__(self, shape: WindowShape) -> None:
+    def __init__(self, num_maps: int, shape: WindowShape) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(shape.num_targets, shape.horizon, shape.lookback))
-        self.bias = nn.Parameter(torch.zeros(shape.num_targets, shape.horizon))
+        self.num_targets = shape.num_targets
+        self.weight = nn.Parameter(torch.zeros(num_maps, shape.horizon, shape.lookback))
+        self.bias = nn.Parameter(torch.zeros(num_maps, shape.horizon))
 
     def forward(self, targets: Tensor) -> Tensor:
         """Map [B, L, T] to [B, H, T]."""
-        return torch.einsum("blt,thl->bht", targets, self.weight) + self.bias.T
+        weight = self.weight.expand(self.num_targets, -1, -1)
+        return torch.einsum("blt,thl->bht", targets, weight) + self.bias.T
 
 
 class Forecaster(nn.Module):
@@ -116,7 +118,8 @@ class Forecaster(nn.Module):
         self.config = config
         self.shape = shape
         self.lstm = _build_head(config, shape) if config.widths else None
-        self.skip = TargetMaps(shape) if config.linear_skip else None
+        num_maps = config.num_skip_maps(shape)
+        self.skip = LinearSkip(num_maps, shape) if num_maps else None
         self.known_effect = (
             # Without bias: the readout and the skip have one for each step already.
             _zero_linear(shape.num_known, shape.num_targets, bias=False)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from models.config import LSTMConfig
+from models.config import LSTMConfig, Skip
+from models.forecaster import Forecaster
 from pipelines.contenders import Contender, ensemble_contender, validation_errors
 from pipelines.evaluation import evaluate_forecast
 from pipelines.metrics import Errors
@@ -146,7 +147,10 @@ def _ridge_forecast(ridge: Ridge, scaling: Scaling, windows: Windows, origins: T
 def _fit_linear_twin(
     data: SearchData, scaling: Scaling, budget: TrainingBudget, lookback: int, seed: int
 ) -> Contender:
-    """Train the searched model without LSTM and return it with its best weights."""
+    """Train the searched model without LSTM and return it with its best weights.
+
+    Of several targets with a map for all and with a map for each, of which the better counts.
+    """
     config = TrainConfig(
         **budget.model_dump(),
         lookback=lookback,
@@ -156,14 +160,19 @@ def _fit_linear_twin(
         batch_size=64,
     )
     windows = build_windows(data, scaling, config.lookback, config.calendar, "cpu")
-    forecaster = build_forecaster(LSTMConfig(widths=()), config, data, "cpu", seed)
-    best: tuple[Evaluation, dict[str, Tensor]] | None = None
-    training = Training(forecaster, windows, scaling, config, seed)
-    for evaluation in training:
-        if best is None or evaluation.errors.mae_scaled < best[0].errors.mae_scaled:
-            best = evaluation, copy.deepcopy(forecaster.state_dict())
+    skips: tuple[Skip, ...] = ("shared", "per_target") if data.num_targets > 1 else ("shared",)
+    best: tuple[Evaluation, Forecaster] | None = None
+    for skip in skips:
+        model = LSTMConfig(widths=(), linear_skip=skip)
+        forecaster = build_forecaster(model, config, data, "cpu", seed)
+        for evaluation in Training(forecaster, windows, scaling, config, seed):
+            if best is None or evaluation.errors.mae_scaled < best[0].errors.mae_scaled:
+                best = evaluation, copy.deepcopy(forecaster)
     assert best is not None, "a budget has at least one evaluation"
-    forecaster.load_state_dict(best[1])
-    training.evaluate_fully(best[0])  # raises where an error is not finite
-    note = f"lookback {lookback}, {best[0].step} steps"
+    evaluation, forecaster = best
+    # Raises where an error on all validation windows is not finite.
+    Training(forecaster, windows, scaling, config, seed).evaluate_fully(evaluation)
+    note = f"lookback {lookback}, {evaluation.step} steps"
+    if len(skips) > 1:
+        note += f", skip {forecaster.config.linear_skip}"
     return ensemble_contender("linear twin", note, [forecaster], scaling, lookback, config.calendar)

@@ -21,14 +21,14 @@ from pipelines.windows import Windows, evenly_spaced
 PENALTIES = (1.0, 10.0, 100.0, 1000.0, 1e4, 1e5)
 """From next to none to a map of almost no weights, for a series that holds nothing linear."""
 
-MAX_FIT_WINDOWS = 10_000
-"""Training windows that a target's fit reads, evenly spaced, so that its time stays bounded."""
+MAX_FIT_ROWS = 10_000
+"""A row is one target's window; fewer are read of a longer table, evenly spaced."""
 
-MIN_FIT_WINDOWS = 1_000
-"""Windows read of each target however many there are."""
+MAX_ROWS_OF_ALL_FITS = 100_000
+"""Rows of all maps together, so that many targets do not take many times as long."""
 
-MAX_FIT_ROWS = 50_000
-"""Windows read of all targets together, as far as `MIN_FIT_WINDOWS` allows."""
+MIN_FIT_WINDOWS = 200
+"""Windows read however many targets they have."""
 
 HELD_OUT_PART = 0.2
 """Share of the training windows, the last ones, that the penalty is chosen on."""
@@ -37,27 +37,34 @@ HELD_OUT_PART = 0.2
 def start_skip(forecaster: Forecaster, windows: Windows) -> None:
     """Set the forecaster's linear skip to the ridge regression of the training windows.
 
-    Each target's map is fitted on that target, in the window's own normalised scale, where the
-    skip stands. The penalty is chosen on the last training windows by a fit of those before them;
-    no validation row is read. Without a skip nothing happens.
+    It is fitted in the window's own normalised scale, where the skip stands: one map on all
+    targets together, or a map on each. The penalty is chosen on the last training windows by a fit
+    of those before them; no validation row is read. Without a skip nothing happens.
     """
     if forecaster.skip is None:
         return
-    num_targets = windows.shape.num_targets
-    limit = min(MAX_FIT_WINDOWS, max(MIN_FIT_WINDOWS, MAX_FIT_ROWS // num_targets))
+    num_maps = len(forecaster.skip.weight)
+    every_target = range(windows.shape.num_targets)
+    groups: list[Sequence[int]] = (
+        [every_target] if num_maps == 1 else [(target,) for target in every_target]
+    )
+    num_rows = min(MAX_FIT_ROWS, MAX_ROWS_OF_ALL_FITS // num_maps)
+    limit = max(MIN_FIT_WINDOWS, num_rows // len(groups[0]))
     origins = evenly_spaced(windows.train_origins, limit)
-    for target in range(num_targets):
-        rows = _skip_rows(forecaster, windows, origins, target)
-        penalty = _choose_penalty(rows, origins, windows.shape.horizon)
+    for place, targets in enumerate(groups):
+        rows = _skip_rows(forecaster, windows, origins, targets)
+        penalty = _choose_penalty(rows, windows.shape.horizon)
         weights, bias = _fit(rows, (penalty,))
         with torch.no_grad():
-            forecaster.skip.weight[target] = weights[0].T
-            forecaster.skip.bias[target] = bias[0]
+            forecaster.skip.weight[place] = weights[0].T
+            forecaster.skip.bias[place] = bias[0]
 
 
 class _SkipRows(NamedTuple):
-    """One target's windows and horizons as the skip sees them, float64."""
+    """Windows and horizons of some targets as the skip sees them, float64."""
 
+    origins: Tensor
+    """[n], int64."""
     inputs: Tensor
     """[n, L], normalised."""
     outputs: Tensor
@@ -70,28 +77,32 @@ class _SkipRows(NamedTuple):
         return _SkipRows(*(part[chosen] for part in self))
 
 
-def _skip_rows(forecaster: Forecaster, windows: Windows, origins: Tensor, target: int) -> _SkipRows:
-    spans = windows.spans(origins, target).unsqueeze(2)
+def _skip_rows(
+    forecaster: Forecaster, windows: Windows, origins: Tensor, targets: Sequence[int]
+) -> _SkipRows:
+    spans = torch.cat([windows.spans(origins, target) for target in targets]).unsqueeze(2)
     lookback = windows.shape.lookback
     window, future = spans[:, :lookback], spans[:, lookback:]
     normalised = forecaster.normalise(window)  # every series is measured against itself
-    scale = normalised.scale.expand(len(origins), 1, 1)
+    scale = normalised.scale.expand(len(spans), 1, 1)
     return _SkipRows(
+        origins=origins.repeat(len(targets)),
         inputs=normalised.inputs.squeeze(2).double(),
         outputs=((future - normalised.offset) / scale).squeeze(2).double(),
         scale=scale.flatten().double(),
     )
 
 
-def _choose_penalty(rows: _SkipRows, origins: Tensor, horizon: int) -> float:
+def _choose_penalty(rows: _SkipRows, horizon: int) -> float:
     """Return the penalty of least absolute error on the last origins, fitted on those before."""
+    origins = rows.origins.sort().values
     first_held_out = origins[int(len(origins) * (1 - HELD_OUT_PART))]
     # What the fit forecasts must end before what the choice is made on begins.
-    is_fitted = origins <= first_held_out - horizon
+    is_fitted = rows.origins <= first_held_out - horizon
     if not is_fitted.any():
         return PENALTIES[-1]  # too few rows to tell: the safe end, almost no weights
     weights, bias = _fit(rows.those(is_fitted), PENALTIES)
-    held_out = rows.those(origins >= first_held_out)
+    held_out = rows.those(rows.origins >= first_held_out)
     errors = held_out.inputs @ weights + bias.unsqueeze(1) - held_out.outputs
     mean_errors = (errors.abs() * held_out.scale.unsqueeze(1)).mean(dim=(1, 2))
     return PENALTIES[int(mean_errors.argmin())]

@@ -42,6 +42,7 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
         num_train_rows=data.num_train_rows,
         horizon=data.horizon,
         has_calendar=data.known.shape[1] > 0,
+        num_targets=data.num_targets,
     )
     teraflops = config.search.max_training_teraflops
     if teraflops is None and device == "cpu":

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from models.config import MAX_LAYERS, Head, LSTMConfig, Normalisation, Settings
+from models.config import MAX_LAYERS, Head, LSTMConfig, Normalisation, Settings, Skip
 from pipelines.training_config import TrainConfig, TrainingBudget
 
 Value = bool | int | float | str
@@ -122,6 +122,7 @@ FloatDimension = Annotated[
 BoolDimension = Annotated[Choice[bool], BeforeValidator(_as_dimension)]
 ShapeDimension = Annotated[Choice[Shape], BeforeValidator(_as_dimension)]
 NormalisationDimension = Annotated[Choice[Normalisation], BeforeValidator(_as_dimension)]
+SkipDimension = Annotated[Choice[Skip], BeforeValidator(_as_dimension)]
 HeadDimension = Annotated[Choice[Head], BeforeValidator(_as_dimension)]
 
 
@@ -185,8 +186,9 @@ class Space(Settings):
     """Share of the states dropped between layers and before the head."""
     normalisation: NormalisationDimension | None = None
     """How each window is normalised; null: every way that the table's season allows."""
-    linear_skip: BoolDimension = Choice[bool](choices=(True, False))
-    """Whether a linear map from window to horizon runs beside the LSTM."""
+    linear_skip: SkipDimension | None = None
+    """Linear maps from a target's window to its horizon beside the LSTM: none, one shared by all
+    targets, or one per_target; null: all that differ for the table."""
     head: HeadDimension = Choice[Head](choices=("last_state", "aligned"))
     """Forecast every step from the last state, or each from a state of its own."""
     calendar: BoolDimension | None = None
@@ -335,7 +337,7 @@ class Start(Settings):
     bidirectional: bool | None = None
     dropout: float | None = None
     normalisation: Normalisation | None = None
-    linear_skip: bool | None = None
+    linear_skip: Skip | None = None
     head: Head | None = None
     calendar: bool | None = None
     patch_length: int | None = None
@@ -371,7 +373,7 @@ _PREFERRED: Point = {
     "bidirectional": False,
     "dropout": 0.0,
     "normalisation": "last",
-    "linear_skip": True,
+    "linear_skip": "per_target",
     "head": "last_state",
     "calendar": True,
     "learning_rate": 3e-3,
@@ -401,7 +403,12 @@ def _nearest(dimension: Dimension, wanted: Value) -> Value:
 
 
 def derive(
-    space: Space, season: int, num_train_rows: int, horizon: int, has_calendar: bool
+    space: Space,
+    season: int,
+    num_train_rows: int,
+    horizon: int,
+    has_calendar: bool,
+    num_targets: int = 1,
 ) -> tuple[Space, tuple[str, ...]]:
     """Fill the dimensions that depend on the table.
 
@@ -423,7 +430,11 @@ def derive(
     normalisations: tuple[Normalisation, ...] = ("last", "mean_std", "none")
     if season > 1 and _smallest(lookback) >= season:
         normalisations += ("seasonal",)
+    skips: tuple[Skip, ...] = ("shared", "none")
+    if num_targets > 1:
+        skips = ("per_target", *skips)
     derived = {
+        "linear_skip": space.linear_skip or Choice[Skip](choices=skips),
         "lookback": lookback,
         "patch_length": space.patch_length or Choice[int](choices=tuple(sorted(patches))),
         "normalisation": space.normalisation or Choice[Normalisation](choices=normalisations),

@@ -72,7 +72,7 @@ def _best_table(result: SearchResult) -> Table:
         assert trial.config is not None
         model, training = trial.config.model, trial.config.training
         parts = [trial.config.describe(), model.normalisation, model.head]
-        parts += ["linear skip"] if model.linear_skip else []
+        parts += [f"skip {model.linear_skip}"]
         parts += ["calendar"] if training.calendar else []
         parts += [f"patch {model.patch_length}", f"rate {training.learning_rate:.1e}"]
         value = f"{trial.value:.4f}"

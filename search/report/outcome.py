@@ -215,7 +215,7 @@ def in_words(trial: TrialRecord) -> str:
     assert trial.config is not None
     model, training = trial.config.model, trial.config.training
     parts = [trial.config.describe(), f"normalised: {model.normalisation}", f"head: {model.head}"]
-    parts += ["linear skip"] if model.linear_skip else []
+    parts += [f"linear skip: {model.linear_skip}"]
     parts += ["calendar"] if training.calendar else []
     return ", ".join([*parts, f"patch {model.patch_length}", f"rate {training.learning_rate:.1e}"])
 

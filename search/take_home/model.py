@@ -49,8 +49,9 @@ class Forecaster(nn.Module):
         self.lstm = (
             (AlignedLSTM if head == "aligned" else LastStateLSTM)(config) if widths else None
         )
+        num_maps = {"none": 0, "shared": 1, "per_target": self.num_targets}[parts["linear_skip"]]
         sizes = self.num_targets, self.horizon, self.lookback
-        self.skip = TargetMaps(*sizes) if parts["linear_skip"] else None
+        self.skip = LinearSkip(num_maps, *sizes) if num_maps else None
         has_effect = num_known > 0 and (head == "last_state" or not widths)
         self.known_effect = (
             nn.Linear(num_known, self.num_targets, bias=False) if has_effect else None
@@ -143,17 +144,19 @@ class Forecaster(nn.Module):
         return values
 
 
-class TargetMaps(nn.Module):
-    """A linear map from window to horizon for each target."""
+class LinearSkip(nn.Module):
+    """Linear maps from window to horizon: one for all targets, or one a target."""
 
-    def __init__(self, num_targets: int, horizon: int, lookback: int) -> None:
+    def __init__(self, num_maps: int, num_targets: int, horizon: int, lookback: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(num_targets, horizon, lookback))
-        self.bias = nn.Parameter(torch.zeros(num_targets, horizon))
+        self.num_targets = num_targets
+        self.weight = nn.Parameter(torch.zeros(num_maps, horizon, lookback))
+        self.bias = nn.Parameter(torch.zeros(num_maps, horizon))
 
     def forward(self, targets: Tensor) -> Tensor:
         """Map [B, L, T] to [B, H, T]."""
-        return torch.einsum("blt,thl->bht", targets, self.weight) + self.bias.T
+        weight = self.weight.expand(self.num_targets, -1, -1)
+        return torch.einsum("blt,thl->bht", targets, weight) + self.bias.T
 
 
 class LastStateLSTM(nn.Module):

@@ -74,7 +74,7 @@ def finished_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _configuration(home: Path) -> SearchConfig:
     fixed = {"num_layers": 1, "hidden_size": 8, "bidirectional": False, "head": "last_state"}
     fixed |= {"lookback": 12, "normalisation": "last", "patch_length": 2, "calendar": False}
-    fixed |= {"dropout": 0.0, "linear_skip": True}
+    fixed |= {"dropout": 0.0, "linear_skip": "shared"}
     return parse_config(
         {
             "study": STUDY,

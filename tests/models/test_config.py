@@ -15,7 +15,7 @@ STRUCTURES: dict[str, tuple[object, ...]] = {
     "bidirectional": (False, True),
     "dropout": (0.0, 0.2),
     "normalisation": ("none", "last", "mean_std", "seasonal"),
-    "linear_skip": (False, True),
+    "linear_skip": ("none", "shared", "per_target"),
     "head": ("last_state", "aligned"),
     "patch_length": (1, 4),
 }
@@ -31,7 +31,7 @@ STRUCTURES: dict[str, tuple[object, ...]] = {
             bidirectional=True,
             dropout=0.2,
             normalisation="seasonal",
-            linear_skip=False,
+            linear_skip="none",
             head="aligned",
             patch_length=4,
         ),
@@ -71,7 +71,7 @@ def test_a_configuration_is_described_by_its_layers(config: LSTMConfig, words: s
         ('{"widths": [64, 0]}', "greater than 0"),
         ('{"widths": [64.5]}', "valid integer"),
         ('{"widths": 64}', "valid array"),
-        ('{"widths": [], "linear_skip": false}', "widths may be empty only with linear_skip=True"),
+        ('{"widths": [], "linear_skip": "none"}', "widths may be empty only with a linear_skip"),
         ('{"widths": [64], "dropout": 1.0}', "less than 1"),
         ('{"widths": [64], "dropout": -0.1}', "greater than or equal to 0"),
         ('{"widths": [64], "dropout": NaN}', "dropout"),
@@ -151,7 +151,7 @@ def test_the_parameter_count_is_the_one_of_the_module(
     )
     for choice in product(*STRUCTURES.values()):
         structure = dict(zip(STRUCTURES, choice, strict=True))
-        if not widths and not structure["linear_skip"]:
+        if not widths and structure["linear_skip"] == "none":
             continue
         config = LSTMConfig.model_validate({"widths": widths, **structure})
         num_parameters = sum(p.numel() for p in Forecaster(config, shape).parameters())

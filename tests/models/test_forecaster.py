@@ -150,7 +150,7 @@ def test_the_last_state_gives_all_steps_and_covariates_add_to_each(
 ) -> None:
     forecaster = trained(
         normalisation="none",
-        linear_skip=False,
+        linear_skip="none",
         bidirectional=bidirectional,
         patch_length=patch_length,
     )
@@ -175,7 +175,7 @@ def test_an_aligned_head_maps_each_state_of_the_horizon_to_its_own_steps(
 ) -> None:
     forecaster = trained(
         normalisation="none",
-        linear_skip=False,
+        linear_skip="none",
         head="aligned",
         bidirectional=bidirectional,
         patch_length=patch_length,
@@ -198,26 +198,27 @@ def test_an_aligned_head_maps_each_state_of_the_horizon_to_its_own_steps(
     assert_close(forecaster(window, known)[0], torch.stack(by_hand[:10]))
 
 
-def test_the_linear_twin_is_a_map_for_each_target_and_the_covariates_effect() -> None:
-    forecaster = trained(widths=())
+@pytest.mark.parametrize("linear_skip", ["shared", "per_target"])
+def test_the_linear_twin_is_its_maps_and_the_covariates_effect(linear_skip: str) -> None:
+    forecaster = trained(widths=(), linear_skip=linear_skip)
     window, known = random_arrays(num_windows=1)
     skip, effect = forecaster.skip, forecaster.known_effect
     assert skip is not None
     assert effect is not None
     for step in range(10):
         for target in range(2):
+            own = 0 if linear_skip == "shared" else target
             last = window[0, -1, target]
-            expected = last + skip.bias[target, step] + effect.weight[target] @ known[0, 24 + step]
+            expected = last + skip.bias[own, step] + effect.weight[target] @ known[0, 24 + step]
             for past in range(24):
-                expected = expected + skip.weight[target, step, past] * (
-                    window[0, past, target] - last
-                )
+                change = window[0, past, target] - last
+                expected = expected + skip.weight[own, step, past] * change
             assert_close(forecaster(window, known)[0, step, target], expected)
 
 
 def test_surplus_steps_of_the_last_patch_are_cut() -> None:
     whole_patches = SHAPE.model_copy(update={"horizon": 12})
-    changes: dict[str, Any] = {"head": "aligned", "patch_length": 4, "linear_skip": False}
+    changes: dict[str, Any] = {"head": "aligned", "patch_length": 4, "linear_skip": "none"}
     longer, shorter = trained(whole_patches, **changes), untrained(**changes)
     shorter.load_state_dict(longer.state_dict())
     window, known = random_arrays()
@@ -274,7 +275,7 @@ def test_an_untrained_seasonal_forecaster_without_skip_is_exactly_the_seasonal_n
 ) -> None:
     shape = SHAPE.model_copy(update={"season": season})
     window, known = random_arrays(shape)
-    forecaster = untrained(shape, normalisation="seasonal", linear_skip=False)
+    forecaster = untrained(shape, normalisation="seasonal", linear_skip="none")
     assert torch.equal(forecaster(window, known), seasonal_naive(window, shape))
 
 

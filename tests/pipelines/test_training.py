@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.config import LSTMConfig
+from models.config import LSTMConfig, Skip
 from models.forecaster import Forecaster
 from pipelines.baselines import persistence
 from pipelines.evaluation import evaluate, evaluate_forecast
@@ -31,7 +31,7 @@ from pipelines.training_config import TrainConfig
 from pipelines.windows import Windows, build_windows
 
 MakeData = Callable[..., SearchData]
-TINY = LSTMConfig(widths=(4, 4), dropout=0.3, linear_skip=False)
+TINY = LSTMConfig(widths=(4, 4), dropout=0.3, linear_skip="none")
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -201,7 +201,7 @@ def test_a_state_of_another_model_is_refused(make_data: MakeData) -> None:
 def test_batches_in_parts_take_the_same_steps_but_for_rounding(
     make_data: MakeData, num_parts: int
 ) -> None:
-    without_dropout = LSTMConfig(widths=(4, 4), linear_skip=False)
+    without_dropout = LSTMConfig(widths=(4, 4), linear_skip="none")
     whole = Prepared(make_data(), config(), without_dropout)
     parted = Prepared(make_data(), config(), without_dropout, num_parts=num_parts)
     for one, other in zip(whole.train(), parted.train(), strict=True):
@@ -209,9 +209,9 @@ def test_batches_in_parts_take_the_same_steps_but_for_rounding(
         assert other.errors.mae == pytest.approx(one.errors.mae, rel=1e-3)
 
 
-@pytest.mark.parametrize("linear_skip", [True, False])
+@pytest.mark.parametrize("linear_skip", ["shared", "none"])
 def test_a_tiny_model_beats_persistence_on_electricity_within_100_steps(
-    electricity: SearchData, linear_skip: bool
+    electricity: SearchData, linear_skip: Skip
 ) -> None:
     training = config(
         max_steps=100,

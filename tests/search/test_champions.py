@@ -73,7 +73,7 @@ def study_of_planted_signal(home: Path, name: str) -> SearchConfig:
                 "bidirectional": False,
                 "dropout": 0.0,
                 "normalisation": "none",
-                "linear_skip": True,
+                "linear_skip": "shared",
                 "head": "last_state",
                 "calendar": False,
                 "patch_length": 1,

@@ -53,7 +53,7 @@ NARROW = {
     "bidirectional": False,
     "dropout": 0.0,
     "normalisation": "none",
-    "linear_skip": False,
+    "linear_skip": "none",
     "head": "last_state",
     "calendar": True,
     "patch_length": 1,
@@ -585,7 +585,7 @@ def job(data: SearchData, slots: Slots, save_every_seconds: float = math.inf) ->
 
 
 def small_config(hidden_size: int, learning_rate: float) -> TrialConfig:
-    model = LSTMConfig(widths=(hidden_size,), normalisation="none", linear_skip=False)
+    model = LSTMConfig(widths=(hidden_size,), normalisation="none", linear_skip="none")
     choices = {
         "lookback": 12,
         "calendar": True,

@@ -38,7 +38,7 @@ FIXED: dict[str, Any] = {
     "bidirectional": False,
     "dropout": 0.0,
     "normalisation": "last",
-    "linear_skip": True,
+    "linear_skip": "shared",
     "head": "last_state",
     "calendar": False,
     "patch_length": 1,

@@ -74,7 +74,7 @@ def test_the_arithmetic_of_a_trial_is_that_of_its_windows_forward_and_twice_back
         widths=(16,),
         batch_size=32,
         calendar=False,
-        linear_skip=False,
+        linear_skip="none",
         patch_length=1,
         head="last_state",
     )
@@ -127,7 +127,7 @@ def test_a_lookback_beyond_the_training_part_is_refused(
     [
         {},
         {"num_layers": 0},
-        {"num_layers": {"choices": [0, 3]}, "linear_skip": False},
+        {"num_layers": {"choices": [0, 3]}, "linear_skip": "none"},
         {"lookback": {"low": 11, "high": 12}, "patch_length": 4},
         {"lookback": {"choices": [3, 12]}, "normalisation": "seasonal"},
         {"lookback": 12, "patch_length": {"choices": [7, 12]}},
@@ -149,7 +149,7 @@ def test_a_space_in_which_something_can_be_tried_is_admitted(
 @pytest.mark.parametrize(
     ("narrowed", "why"),
     [
-        ({"num_layers": 0, "linear_skip": False}, "widths may be empty only with linear_skip=True"),
+        ({"num_layers": 0, "linear_skip": "none"}, "widths may be empty only with a linear_skip"),
         ({"lookback": {"choices": [11, 13]}, "patch_length": 4}, "lookback must be a multiple of"),
         ({"lookback": 5, "normalisation": "seasonal"}, "a lookback of at least one season: got"),
         ({"lookback": 5000}, "lookback and horizon, 5004 rows together, exceed the 80 rows to"),

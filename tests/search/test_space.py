@@ -38,6 +38,7 @@ DERIVED = Space.model_validate(
         "lookback": {"choices": [12, 24]},
         "patch_length": {"choices": [1, 3, 6]},
         "normalisation": {"choices": ["last", "mean_std", "none", "seasonal"]},
+        "linear_skip": {"choices": ["shared", "none", "per_target"]},
         "calendar": {"choices": [True, False]},
     }
 )
@@ -111,7 +112,7 @@ def test_the_values_of_a_point_and_the_budget_arrive_in_the_configuration() -> N
         "bidirectional": True,
         "dropout": 0.2,
         "normalisation": "mean_std",
-        "linear_skip": False,
+        "linear_skip": "none",
         "head": "aligned",
         "patch_length": 3,
         "lookback": 24,
@@ -211,8 +212,8 @@ def test_a_space_of_width_lists_is_read_back_as_it_was_written() -> None:
 
 def test_a_point_whose_values_contradict_each_other_is_refused() -> None:
     space = DERIVED.model_copy(update={"num_layers": Choice[int](choices=(0,))})
-    with pytest.raises(ValueError, match=r"^widths may be empty only with linear_skip=True.*skip$"):
-        fixed(space, linear_skip=False)
+    with pytest.raises(ValueError, match=r"^widths may be empty only with a linear_skip.*skip$"):
+        fixed(space, linear_skip="none")
 
 
 def test_a_point_that_is_no_configuration_is_refused_in_one_line() -> None:
@@ -274,7 +275,7 @@ def test_every_dimension_can_be_fixed_by_a_plain_value() -> None:
         "bidirectional": True,
         "dropout": 0.9,
         "normalisation": "none",
-        "linear_skip": False,
+        "linear_skip": "none",
         "head": "aligned",
         "calendar": False,
         "patch_length": 9,
@@ -386,7 +387,7 @@ def test_what_a_start_leaves_out_takes_the_spaces_value_nearest_to_a_good_one(
         normalisation={"choices": ["none", "mean_std"]},
         patch_length={"choices": [1, 6, 3]},
         weight_decay=0.5,
-        linear_skip=False,
+        linear_skip="none",
         lookback={"low": 10, "high": 36, "step": 10},
     )
     config = start_config(Start(widths=(16,)), space, BUDGET, season=6)
@@ -397,7 +398,7 @@ def test_what_a_start_leaves_out_takes_the_spaces_value_nearest_to_a_good_one(
     assert config.model.dropout == 0.25
     assert config.model.normalisation == "none"
     assert config.model.patch_length == 3
-    assert not config.model.linear_skip
+    assert config.model.linear_skip == "none"
     assert space.config_at(space.point_of(config), BUDGET) == config
 
 
@@ -414,7 +415,7 @@ def test_what_a_start_names_is_kept(make_space: MakeSpace) -> None:
         "bidirectional": True,
         "dropout": 0.3,
         "normalisation": "seasonal",
-        "linear_skip": False,
+        "linear_skip": "none",
         "head": "aligned",
         "calendar": False,
         "patch_length": 6,
@@ -512,6 +513,13 @@ def test_the_defaults_derive_from_season_and_rows(
     assert space.normalisation.contains("seasonal") == is_seasonal
 
 
+def test_a_map_for_each_target_is_open_where_there_are_several() -> None:
+    one, _ = derive(Space(), *TABLES["hourly"])
+    several, _ = derive(Space(), *TABLES["hourly"], num_targets=3)
+    assert one.linear_skip == Choice[Any](choices=("shared", "none"))
+    assert several.linear_skip == Choice[Any](choices=("per_target", "shared", "none"))
+
+
 def test_what_was_narrowed_is_said_with_its_reason() -> None:
     _, notes = derive(Space(), *TABLES["hourly"])
     assert notes == ()
@@ -530,6 +538,7 @@ def test_what_the_user_gave_is_not_derived_anew() -> None:
             "lookback": {"low": 20, "high": 60, "step": 4},
             "patch_length": 2,
             "normalisation": "mean_std",
+            "linear_skip": "none",
             "calendar": False,
         }
     )

@@ -76,7 +76,7 @@ some_settings = st.fixed_dictionaries(
         "bidirectional": some_of(True, False),
         "dropout": floats(0.0, 0.9),
         "normalisation": some_of("none", "last", "mean_std", "seasonal"),
-        "linear_skip": some_of(True, False),
+        "linear_skip": some_of("none", "shared", "per_target"),
         "head": some_of("last_state", "aligned"),
         "calendar": some_of(True, False),
         "patch_length": ints(1, 12),

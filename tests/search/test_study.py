@@ -46,7 +46,7 @@ FIXED = {
     "num_layers": 1,
     "dropout": 0.0,
     "normalisation": "last",
-    "linear_skip": True,
+    "linear_skip": "shared",
     "head": "last_state",
     "calendar": False,
     "patch_length": 1,
@@ -405,7 +405,7 @@ def test_too_large_and_too_costly_configurations_are_never_proposed(
 def test_a_point_that_makes_no_model_is_rejected(
     open_small_study: OpenStudy, make_space: MakeSpace
 ) -> None:
-    contradicting = {"num_layers": {"choices": [0, 1]}, "linear_skip": False}
+    contradicting = {"num_layers": {"choices": [0, 1]}, "linear_skip": "none"}
     space = make_space(**FIXED | contradicting)
     study = open_small_study(space=space, sampler="random")
     assert [len(ask(study).config.model.widths) for _ in range(4)] == [1, 1, 1, 1]

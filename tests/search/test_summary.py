@@ -38,8 +38,8 @@ def test_the_ten_best_are_shown_the_best_first(summary: Callable[..., str]) -> N
 
 
 def test_a_model_is_described_in_words(summary: Callable[..., str]) -> None:
-    model = LSTMConfig(widths=(64, 128), bidirectional=True, linear_skip=True, patch_length=4)
-    words = "2 layers 64→128, bidirectional, lookback 96, last, last_state, linear skip, calendar, "
+    model = LSTMConfig(widths=(64, 128), bidirectional=True, linear_skip="shared", patch_length=4)
+    words = "2 layers 64→128, bidirectional, lookback 96, last, last_state, skip shared, calendar, "
     shown = summary([complete(0, 0.1, model)])
     assert words + "patch 4, rate 1.0e-03" in shown
     assert shown.startswith("The best trial ")

@@ -34,9 +34,9 @@ Trained = tuple[Predictor, SeriesTable, SearchData]
 MODELS = [
     LSTMConfig(widths=(6,)),
     LSTMConfig(widths=(6, 6, 4), bidirectional=True, normalisation="none"),
-    LSTMConfig(widths=(5, 5), dropout=0.3, normalisation="seasonal"),
+    LSTMConfig(widths=(5, 5), dropout=0.3, normalisation="seasonal", linear_skip="per_target"),
     LSTMConfig(widths=(5, 5), head="aligned", patch_length=3, normalisation="mean_std"),
-    LSTMConfig(widths=(4, 6), head="aligned", bidirectional=True, linear_skip=False),
+    LSTMConfig(widths=(4, 6), head="aligned", bidirectional=True, linear_skip="none"),
     LSTMConfig(widths=(), head="aligned"),
 ]
 
