@@ -154,7 +154,7 @@ class LSTMConfig(Settings):
             )
 
     def num_skip_maps(self, shape: WindowShape) -> int:
-        """Return M, the linear maps of the skip: 0, 1 or one for each target."""
+        """Return how many linear maps the skip has: 0, 1 or one for each target."""
         return {"none": 0, "shared": 1, "per_target": shape.num_targets}[self.linear_skip]
 
     def num_horizon_patches(self, shape: WindowShape) -> int:

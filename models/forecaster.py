@@ -90,6 +90,7 @@ class LinearSkip(nn.Module):
     def __init__(self, num_maps: int, shape: WindowShape) -> None:
         super().__init__()
         self.num_targets = shape.num_targets
+        # [maps, H, L] and [maps, H].
         self.weight = nn.Parameter(torch.zeros(num_maps, shape.horizon, shape.lookback))
         self.bias = nn.Parameter(torch.zeros(num_maps, shape.horizon))
 

@@ -22,7 +22,7 @@ from pipelines.evaluation import evaluate_forecast
 from pipelines.metrics import Errors
 from pipelines.ridge import Ridge, fit_ridge
 from pipelines.scaling import Scaling
-from pipelines.training import Evaluation, Training, build_forecaster
+from pipelines.training import Evaluation, Training, TrainingDiverged, build_forecaster
 from pipelines.training_config import TrainConfig, TrainingBudget
 from pipelines.windows import Windows, build_windows, evenly_spaced
 
@@ -149,7 +149,8 @@ def _fit_linear_twin(
 ) -> Contender:
     """Train the searched model without LSTM and return it with its best weights.
 
-    Of several targets with a map for all and with a map for each, of which the better counts.
+    Of several targets with a map for all and with a map for each, of which the better on the
+    validation part counts.
     """
     config = TrainConfig(
         **budget.model_dump(),
@@ -165,9 +166,13 @@ def _fit_linear_twin(
     for skip in skips:
         model = LSTMConfig(widths=(), linear_skip=skip)
         forecaster = build_forecaster(model, config, data, "cpu", seed)
-        for evaluation in Training(forecaster, windows, scaling, config, seed):
-            if best is None or evaluation.errors.mae_scaled < best[0].errors.mae_scaled:
-                best = evaluation, copy.deepcopy(forecaster)
+        try:
+            for evaluation in Training(forecaster, windows, scaling, config, seed):
+                if best is None or evaluation.errors.mae_scaled < best[0].errors.mae_scaled:
+                    best = evaluation, copy.deepcopy(forecaster)
+        except TrainingDiverged:
+            if best is None and skip == skips[-1]:
+                raise
     assert best is not None, "a budget has at least one evaluation"
     evaluation, forecaster = best
     # Raises where an error on all validation windows is not finite.

@@ -18,9 +18,9 @@ def calendar_names(training: pd.DatetimeIndex | None, frequency: str | None) -> 
 
     Steps below a day have the hour of the day and the hour of the week; days and business days the
     day of the week. A week has three harmonics, so that its single days stand out. All but years
-    have the day of the year, where the training rows span two years or more: in fewer it cannot be
-    told from a trend, and leads astray in the dates that follow (measured: docs/log.md). Rows
-    without a frequency have nothing.
+    have the day of the year, where the training rows span two years, and so every date twice: of
+    fewer a model learns a trend, and extends it over the dates that follow (measured with less
+    than a year: docs/log.md). Rows without a frequency have nothing.
 
     Args:
         training: The timestamps of the training rows; None only without a frequency.
@@ -29,7 +29,7 @@ def calendar_names(training: pd.DatetimeIndex | None, frequency: str | None) -> 
     if frequency is None or training is None or len(training) == 0:
         return ()
     cycles = _cycles(frequency)
-    if training[0] + pd.DateOffset(years=2) > training[-1]:
+    if training[0] + pd.DateOffset(years=2) > training[-1] + to_offset(frequency):
         cycles = tuple(cycle for cycle in cycles if cycle != "day_of_year")
     return tuple(
         f"{cycle}_{wave}{order if order > 1 else ''}"
@@ -51,8 +51,9 @@ def calendar_features(
     Returns:
         Values [N, K] between -1 and 1.
     """
-    if timestamps is None or not names:
+    if not names:
         return np.zeros((0 if timestamps is None else len(timestamps), 0), dtype=np.float32)
+    assert timestamps is not None, "only timestamps have calendar features"
     phases = _phases(timestamps)
     waves = {"sin": np.sin, "cos": np.cos}
     columns = []

@@ -136,10 +136,10 @@ class Predictor:
         return forecast
 
     def forecasts_on(self, data: SearchData | TestData) -> Forecast:
-        """Return the forecast from any origin of a table whose calendar is that of the training.
+        """Return the forecast from any origin of a table.
 
         Raises:
-            ValueError: A series is missing.
+            ValueError: A series is missing, or a calendar feature that the training had.
         """
         windows = self._windows(data)
 
@@ -187,13 +187,19 @@ class Predictor:
                 f"{', '.join(missing)}; give a table with them"
             )
         values = data.values[:, [data.columns.index(name) for name in self.spec.columns]]
+        if unknown := [name for name in self.spec.known if name not in data.known_names]:
+            raise ValueError(
+                f"the predictor reads the calendar as it was in training: the table lacks "
+                f"{', '.join(unknown)}; give one whose training rows span as many years"
+            )
+        known = data.known[:, [data.known_names.index(name) for name in self.spec.known]]
         shape = self.forecasters[0].shape
         level = torch.from_numpy(values[:, : shape.num_targets].copy())
         none = torch.empty(0, dtype=torch.int64)
         return Windows(
             shape=shape,
             values=torch.from_numpy(self.scaling.encode(values)),
-            known=torch.from_numpy(data.known[:, : shape.num_known].copy()),
+            known=torch.from_numpy(known),
             truth=level,
             level=level,
             num_train_rows=data.num_train_rows,

@@ -25,7 +25,7 @@ MAX_FIT_ROWS = 10_000
 """A row is one target's window; fewer are read of a longer table, evenly spaced."""
 
 MAX_ROWS_OF_ALL_FITS = 100_000
-"""Rows of all maps together, so that many targets do not take many times as long."""
+"""Rows of all maps together, as far as `MIN_FIT_WINDOWS` allows: many targets take no longer."""
 
 MIN_FIT_WINDOWS = 200
 """Windows read however many targets they have."""

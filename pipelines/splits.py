@@ -114,7 +114,7 @@ def split(table: SeriesTable, config: SplitConfig) -> tuple[SearchData, SealedTe
     ends = _part_ends(series, config)
     _check_parts(ends, table.horizon)
     _check_train_values(series.values[: ends[0]], table.columns)
-    return _cut(table, ends, _fingerprint(table, ends))
+    return _cut(table, ends, _fingerprint(table, ends), _calendar_of(table, ends[0]))
 
 
 def rolling_splits(
@@ -124,8 +124,8 @@ def rolling_splits(
 
     The last one is that of `split`. Each earlier one ends a validation part earlier, or a quarter
     of the training part where that is less, so that the shortest of three training parts is half
-    the longest. Each is repaired as if the table ended with it. One that cannot be trained on or
-    scored is left out.
+    the longest. Each is repaired as if the table ended with it; all have the same columns. One that
+    cannot be trained on or scored is left out.
 
     Args:
         table: Holds one series.
@@ -141,7 +141,7 @@ def rolling_splits(
     step = min(end - train_end, train_end // 4)
     ends = [(train_end - back * step, end - back * step) for back in range(count - 1, 0, -1)]
     earlier = [
-        _cut(table, (*part, part[1]), _fingerprint(table, (*part, part[1])))[0]
+        _cut(table, (*part, part[1]), _fingerprint(table, (*part, part[1])), latest.known_names)[0]
         for part in ends
         if step > 0 and _is_usable(table, *part, longest_lookback)
     ]
@@ -238,8 +238,17 @@ def _test_fingerprint(table: SeriesTable, first: int, end: int) -> str:
     return digest.hexdigest()
 
 
+def _calendar_of(table: SeriesTable, train_end: int) -> tuple[str, ...]:
+    timestamps = table.series[0].timestamps
+    training = None if timestamps is None else timestamps[:train_end]
+    return calendar_names(training, table.frequency)
+
+
 def _cut(
-    table: SeriesTable, ends: tuple[int, int, int], fingerprint: str
+    table: SeriesTable,
+    ends: tuple[int, int, int],
+    fingerprint: str,
+    known_names: tuple[str, ...],
 ) -> tuple[SearchData, SealedTest]:
     series = table.series[0]
     train_end, search_end, test_end = ends
@@ -247,9 +256,6 @@ def _cut(
         series.values[:test_end], ends, table.season, replace_outliers=table.outliers == "hampel"
     )
     timestamps = None if series.timestamps is None else series.timestamps[:test_end]
-    known_names = calendar_names(
-        None if timestamps is None else timestamps[:train_end], table.frequency
-    )
     known = calendar_features(timestamps, known_names)
     opened = TestData(
         name=table.name,

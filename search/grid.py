@@ -181,11 +181,12 @@ def _size_in_words(
     free: dict[str, int], num_combinations: int, settings: SearchSettings
 ) -> Iterator[str]:
     factors = ", ".join(f"{name} {count}" for name, count in free.items())
+    num_runs = num_combinations * settings.repeats
     seeds = _counted(settings.repeats, "seed")
-    runs = _counted(num_combinations * settings.repeats, "run")
+    runs = _counted(num_runs, "run")
     combinations = _counted(num_combinations, "combination")
     yield f"grid: {combinations} ({factors or 'all is fixed'}) × {seeds} = {runs}"
-    if settings.trials != SearchSettings.model_fields["trials"].default:
+    if settings.trials not in (num_runs, SearchSettings.model_fields["trials"].default):
         yield f"search.trials={settings.trials} does not apply to a grid"
 
 

@@ -190,6 +190,8 @@ def _why_incomparable(champion: Registered, test: TestData) -> str:
     spec = champion.predictor.spec
     if missing := [name for name in spec.columns if name not in test.columns]:
         return f"it reads {', '.join(missing)}, which this table lacks"
+    if unknown := [name for name in spec.known if name not in test.known_names]:
+        return f"it reads {', '.join(unknown)}, for which these training rows are too few"
     for what, its, ours in (
         ("target", ", ".join(spec.targets), ", ".join(test.targets)),
         ("horizon", spec.horizon, test.horizon),

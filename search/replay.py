@@ -4,7 +4,6 @@ On an equal machine with equal versions the CPU gives the recorded values again,
 """
 
 import math
-import shlex
 import socket
 import traceback
 from collections.abc import Iterator, Mapping
@@ -67,10 +66,7 @@ def recorded_trial(config: SearchConfig, number: int) -> tuple[dict[str, Any], T
 
 def replay_command(config: SearchConfig, number: int) -> str:
     """The command that trains a recorded trial again."""
-    words = ["python", "-m", "search", "replay", str(config.study), str(number)]
-    words += ["--home", config.home] if config.home else []
-    # Not the URL itself, which may hold a password.
-    return shlex.join(words) + (" --storage URL" if config.storage else "")
+    return f"python -m search replay {config.study} {number}{config.place}"
 
 
 def replay(

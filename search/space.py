@@ -360,6 +360,8 @@ def start_config(start: Start, space: Space, budget: TrainingBudget, season: int
     given = start.model_dump(exclude_none=True)
     widths = given.pop("widths")
     preferred = _PREFERRED | {"lookback": 7 * _base_period(season), "patch_length": 4}
+    if space.linear_skip is not None and not space.linear_skip.contains("per_target"):
+        preferred["linear_skip"] = "shared"
     values = {
         name: _nearest(getattr(space, name), preferred[name])
         for name in _MODEL_DIMENSIONS + _TRAINING_DIMENSIONS

@@ -36,7 +36,7 @@ def test_each_frequency_has_the_cycles_longer_than_its_step(
     assert np.abs(values).max(initial=0) <= 1
 
 
-@pytest.mark.parametrize(("end", "is_known"), [("2015-12-31", False), ("2016-01-01", True)])
+@pytest.mark.parametrize(("end", "is_known"), [("2015-12-30", False), ("2015-12-31", True)])
 def test_the_day_of_the_year_is_read_from_two_years_of_training_rows_on(
     end: str, is_known: bool
 ) -> None:

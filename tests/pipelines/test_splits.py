@@ -167,6 +167,15 @@ def test_the_earliest_training_part_is_at_least_half_the_latest() -> None:
     ]
 
 
+def test_every_rolling_split_has_the_calendar_of_the_configured_one() -> None:
+    days = pd.date_range("2014-01-01", periods=1400, freq="D")
+    rows = pd.DataFrame({"when": days, "load": np.sin(np.arange(1400))})
+    folds = rolling_splits(table(rows), SplitConfig(train=800, validation=200, test=400))
+    assert [fold.num_train_rows for fold in folds] == [400, 600, 800]  # two years have 730
+    assert "day_of_year_sin" in folds[-1].known_names
+    assert {fold.known_names for fold in folds} == {folds[-1].known_names}
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_no_value_after_an_earlier_origin_reaches_its_data(place: int) -> None:
     settings = {"missing": "interpolate", "outliers": "hampel"}

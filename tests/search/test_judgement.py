@@ -161,6 +161,10 @@ def test_a_champion_that_has_seen_no_test_row_is_met_on_the_same_windows(
         ({"targets": ("heat",)}, "its target is heat, here it is load"),
         ({"frequency": "D"}, "its frequency is D, here it is h"),
         ({"columns": ("load", "heat")}, "it reads heat, which this table lacks"),
+        (
+            {"known": ("hour_of_day_sin", "day_of_year_sin")},
+            "it reads day_of_year_sin, for which these training rows are too few",
+        ),
     ],
 )
 def test_another_kind_of_champion_is_not_compared_and_that_is_said(

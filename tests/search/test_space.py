@@ -377,6 +377,22 @@ def test_the_three_answers_are_points_of_the_default_space(make_space: MakeSpace
         assert space.config_at(space.point_of(config), BUDGET) == config
 
 
+@pytest.mark.parametrize(
+    ("choices", "skip"),
+    [
+        (["none", "shared"], "shared"),
+        (["shared", "per_target", "none"], "per_target"),
+        (["none"], "none"),
+    ],
+)
+def test_a_start_has_a_linear_skip_where_there_can_be_one(
+    make_space: MakeSpace, choices: list[str], skip: str
+) -> None:
+    space = make_space(linear_skip={"choices": choices})
+    config = start_config(Start(widths=(16,)), space, BUDGET, season=6)
+    assert config.model.linear_skip == skip
+
+
 def test_what_a_start_leaves_out_takes_the_spaces_value_nearest_to_a_good_one(
     make_space: MakeSpace,
 ) -> None:
