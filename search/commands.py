@@ -136,7 +136,7 @@ def _explain_grid(config: SearchConfig, console: Console) -> int:
     from search.tracking import ViewError
 
     assert config.study is not None
-    with locked(lock_file(config, config.study), config.study):
+    with locked(lock_file(config, config.study), config.study, config.storage):
         report = write_report(config, config.study)
         write_pictures(config, config.study)
         with suppress(ViewError):  # that MLflow is behind, and how it catches up, was said
@@ -206,9 +206,10 @@ def write_configuration(config: SearchConfig, file: Path) -> None:
 
 def print_resolved(config: SearchConfig) -> None:
     """Print the configuration as a search would resolve it, as YAML."""
+    from search.facts import without_passwords
     from search.resolve import resolved_config, runs_in_words
 
     resolved = resolved_config(config)
     for line in runs_in_words(resolved):
         typer.echo(f"# {printable(line)}")
-    typer.echo(to_yaml(resolved), nl=False)
+    typer.echo(to_yaml(without_passwords(resolved)), nl=False)

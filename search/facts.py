@@ -36,7 +36,7 @@ def identity_of(config: SearchConfig, data: SearchData) -> dict[str, Any]:
 
 def facts_of(config: SearchConfig, data: SearchData) -> StudyFacts:
     """What the view shows of a study that begins now."""
-    config = _without_passwords(config)
+    config = without_passwords(config)
     assert config.study is not None
     return StudyFacts(
         name=config.study,
@@ -53,7 +53,7 @@ def facts_of(config: SearchConfig, data: SearchData) -> StudyFacts:
     )
 
 
-def _without_passwords(config: SearchConfig) -> SearchConfig:
+def without_passwords(config: SearchConfig) -> SearchConfig:
     """The configuration as others may see it."""
     storage, uri = (url and _shown(url) for url in (config.storage, config.tracking.uri))
     tracking = config.tracking.model_copy(update={"uri": uri})
@@ -61,7 +61,7 @@ def _without_passwords(config: SearchConfig) -> SearchConfig:
 
 
 def _shown(url: str) -> str:
-    return re.sub(r"//.*@", "//***@", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", url))
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:

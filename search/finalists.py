@@ -145,7 +145,7 @@ def train_finalists(
     settings = admitting(own.search, best).model_copy(update={"trials": len(plan)})
     own = own.model_copy(update={"search": settings})  # its total is what lists of studies say
     assert own.study is not None
-    with locked(lock_file(own, own.study), own.study):
+    with locked(lock_file(own, own.study), own.study, own.storage):
         result = search_study(own, folds, slots, console, is_quiet, plan, has_baselines=False)
     wanted = {(run.config, run.seed, run.fold) for run in plan}
     ended = [t for t in result.trials if (t.config, t.seed, t.fold) in wanted and t.state.counts]

@@ -67,7 +67,7 @@ def finalize(
     console = Console(quiet=True) if is_quiet else console or Console()
     assert config.study is not None
     lock = lock_file(config, config.study)
-    with writing_explained(lock.parent.parent), locked(lock, config.study):
+    with writing_explained(lock.parent.parent), locked(lock, config.study, config.storage):
         notes, trials = read_study(record_url(config, config.study), config.study)
         best = best_of_each_configuration(trials, config.final.finalists)
         longest = max((t.config.training.lookback for t in best if t.config), default=0)

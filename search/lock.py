@@ -1,12 +1,18 @@
-"""One writer a study: a lock that ends with its process, however that ends."""
+"""One writer a study: a lock that ends with its process, however that ends.
+
+A file in the home is seen by one machine; where the record lies in PostgreSQL, which several
+reach, a lock in the database is held beside it.
+"""
 
 import fcntl
 import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+
+from search.database import HeldElsewhereError, is_postgresql, study_held, study_holder
 
 
 class StudyLockedError(ValueError):
@@ -14,8 +20,13 @@ class StudyLockedError(ValueError):
 
 
 @contextmanager
-def locked(path: Path, study: str) -> Iterator[None]:
-    """Hold the lock file `path`, with this host and process id in it for whoever is refused.
+def locked(path: Path, study: str, database: str | None = None) -> Iterator[None]:
+    """Hold the lock of a study, with this host and process id in it for whoever is refused.
+
+    Args:
+        path: the lock file.
+        study: the study's name.
+        database: URL of the record, where it is no file of the home.
 
     Raises:
         StudyLockedError: where another process holds it; names that process.
@@ -25,18 +36,25 @@ def locked(path: Path, study: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StudyLockedError(_refusal(path, study)) from None
+            raise StudyLockedError(_refusal(_signature(path), study)) from None
         if not _is_at(path, file.fileno()):
             raise StudyLockedError(f"study {study} was deleted just now: try again")
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
         file.flush()
-        yield
+        try:
+            with _locked_in(database, study):
+                yield
+        except HeldElsewhereError as error:
+            file.truncate(0)
+            raise StudyLockedError(_refusal(str(error), study)) from None
         file.truncate(0)
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock file `path`."""
+def is_locked(path: Path, database: str | None = None) -> bool:
+    """Whether a living process holds the lock file `path`, or that study's lock in its database."""
+    if database is not None and is_postgresql(database) and study_holder(database, path.stem):
+        return True
     if not path.exists():
         return False
     with path.open(encoding="utf-8") as file:
@@ -47,8 +65,19 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def holder(path: Path) -> str:
+def holder(path: Path, database: str | None = None) -> str:
     """The process that holds a lock, as it wrote itself down."""
+    found = study_holder(database, path.stem) if database and is_postgresql(database) else None
+    return found or _signature(path)
+
+
+def _locked_in(database: str | None, study: str) -> AbstractContextManager[None]:
+    if database is not None and is_postgresql(database):
+        return study_held(database, study)
+    return nullcontext()
+
+
+def _signature(path: Path) -> str:
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
         return f"process {written['pid']} on {written['host']}"
@@ -61,8 +90,8 @@ def _is_at(path: Path, descriptor: int) -> bool:
     return path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
 
 
-def _refusal(path: Path, study: str) -> str:
+def _refusal(who: str, study: str) -> str:
     return (
-        f"a study has one search at a time: {holder(path)} is searching {study}; "
+        f"a study has one search at a time: {who} is searching {study}; "
         "wait for it, end it, or choose another --study"
     )

@@ -76,8 +76,8 @@ def why_kept(config: SearchConfig, name: str) -> str | None:
     """
     if name.endswith(FINALISTS):
         return f"it holds finalists and goes with its study, {name.removesuffix(FINALISTS)}"
-    if is_locked(lock_file(config, name)):
-        return f"it is being searched by {holder(lock_file(config, name))}: end that search first"
+    if is_locked(lock := lock_file(config, name), config.storage):
+        return f"it is being searched by {holder(lock, config.storage)}: end that search first"
     try:
         notes, _ = read_study(record_url(config, name), name)
     except UnknownStudyError as error:
@@ -180,10 +180,10 @@ def _stored(config: SearchConfig, notes: dict[str, Any]) -> tuple[str, StoredRun
 @contextmanager
 def _held(config: SearchConfig, name: str) -> Iterator[None]:
     try:
-        with locked(lock_file(config, name), name):
+        with locked(lock_file(config, name), name, config.storage):
             yield
     except StudyLockedError:
-        who = holder(lock_file(config, name))
+        who = holder(lock_file(config, name), config.storage)
         raise ConfigError(
             f"study {name} is being searched by {who}: end that search first"
         ) from None

@@ -78,7 +78,7 @@ def run_search(
     notes = (*search_data.notes, *narrowed, *grid.notes)
     assert config.study is not None
     lock = config.studies_folder / f"{config.study}.lock"
-    with writing_explained(lock.parent.parent), locked(lock, config.study):
+    with writing_explained(lock.parent.parent), locked(lock, config.study, config.storage):
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
         slots = plan_slots(config.resources, config.resources.device, machines())
@@ -164,7 +164,8 @@ def _open(
         settings,
         limits,
     )
-    study.note("config", config.model_dump_json())  # with which --resume goes on
+    # --resume goes on with it. The database is named anew each time: its URL may hold a password.
+    study.note("config", config.model_copy(update={"storage": None}).model_dump_json())
     if plan:
         study.plan(plan)
     if "facts" in study.attributes:

@@ -89,7 +89,7 @@ def overview(config: SearchConfig, name: str) -> Overview:
 
 def state_of(config: SearchConfig, name: str, notes: dict[str, Any]) -> str:
     """Whether a study is being searched, and how its last search ended."""
-    if is_locked(lock_file(config, name)):
+    if is_locked(lock_file(config, name), config.storage):
         return "searching"
     return str(notes.get("state", Ending.INTERRUPTED))
 
@@ -132,7 +132,7 @@ def print_study(config: SearchConfig, console: Console) -> None:
     facts = notes.get("facts", {})
     state = state_of(config, name, notes)
     if state == "searching":
-        state += f" ({holder(lock_file(config, name))})"
+        state += f" ({holder(lock_file(config, name), config.storage)})"
     counts = Counter(str(trial.state) for trial in trials)
     source, fingerprint = facts.get("data_source", "?"), facts.get("data_fingerprint", "?")
     lines = {

@@ -27,6 +27,7 @@ from optuna.trial import TrialState as OptunaState
 from pipelines.training import Evaluation
 from pipelines.training_config import TrainingBudget
 from search.config import Metric, SearchSettings
+from search.database import alone_with_tables, connect_args, connectable, is_postgresql
 from search.limits import Limits
 from search.record import (
     PlannedRun,
@@ -434,12 +435,17 @@ def _load_read_only(url: str, name: str) -> optuna.Study:
     path = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and not path.exists():  # opening it would make the file
         raise UnknownStudyError(f"no study is named {name}: {path} is missing")
-    storage = optuna.storages.RDBStorage(_read_only(url))
+    storage = _storage(_read_only(url))
     return optuna.load_study(study_name=name, storage=storage)
 
 
 @contextmanager
-def _reading_explained(url: str, name: str) -> Iterator[None]:
+def _reading_explained(url: str, name: str | None = None) -> Iterator[None]:
+    what, remedy = f"the record of study {name}", "put a copy of it back, or choose another --study"
+    if name is None:
+        what = "the database of the records"
+    if is_postgresql(url):
+        remedy = "see that the server runs, and that it takes this user, password and database"
     try:
         yield
     except KeyError:
@@ -447,8 +453,8 @@ def _reading_explained(url: str, name: str) -> Iterator[None]:
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         cause = error.__cause__ or error  # the driver's own words
         raise UnknownStudyError(
-            f"the record of study {name} must be readable: got {str(cause).splitlines()[0]} at "
-            f"{shown_url(url)}; put a copy of it back, or choose another --study"
+            f"{what} must be readable: got {str(cause).splitlines()[0]} at {shown_url(url)}; "
+            f"{remedy}"
         ) from None
 
 
@@ -458,8 +464,13 @@ def note_on_study(url: str, name: str, key: str, value: Any) -> None:
 
 
 def study_names(url: str) -> list[str]:
-    """The studies in a database."""
-    return optuna.get_all_study_names(_open_storage(url))
+    """The studies in a database.
+
+    Raises:
+        UnknownStudyError: where it cannot be read.
+    """
+    with _reading_explained(url):
+        return optuna.get_all_study_names(_open_storage(url))
 
 
 def delete_study(url: str, name: str) -> None:
@@ -481,11 +492,19 @@ def _read_only(url: str) -> str:
 
 def shown_url(url: str) -> str:
     """A database URL without its password."""
-    return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    # PostgreSQL takes passwords behind the question mark too.
+    parsed = sqlalchemy.make_url(url).difference_update_query(["password", "sslpassword"])
+    return parsed.render_as_string(hide_password=True)
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    # It makes the tables where there are none, which two searches may find at the same time.
+    with alone_with_tables(url):
+        return optuna.storages.RDBStorage(connectable(url), {"connect_args": connect_args(url)})
 
 
 def _open_storage(url: str) -> optuna.storages.RDBStorage:
-    storage = optuna.storages.RDBStorage(url)
+    storage = _storage(url)
     if storage.engine.name == "sqlite":
         sqlalchemy.event.listen(storage.engine, "connect", _tune_sqlite)
         storage.engine.dispose()

@@ -34,7 +34,7 @@ def sync_study(study: str, home: str | None = None, storage: str | None = None) 
     name = config.study
     assert name is not None
     try:
-        with locked(lock_file(config, name), name):
+        with locked(lock_file(config, name), name, config.storage):
             num_trials, shown = show_study(config)
     except StudyLockedError:
         raise ConfigError(

@@ -1,5 +1,6 @@
 """What stops a search that cannot write: a full disk, a folder without rights, a lost database."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +25,12 @@ def writing_explained(home: Path) -> Iterator[None]:
         reason = next((reason for each in _chain(error) if (reason := _reason(each, home))), None)
         if reason is None:
             raise
+        remedy = "make room, give it the rights or choose another --home"
+        if any(map(_is_of_a_server, _chain(error))):
+            remedy = "see that the database's server runs and takes this user and password"
         raise UnwritableError(
             f"a search must be able to write its record: {reason}; what is written is whole: "
-            "make room, give it the rights or choose another --home, then go on"
+            f"{remedy}, then go on"
         ) from error
 
 
@@ -35,6 +39,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _is_of_a_server(error: BaseException) -> bool:
+    return isinstance(error, sqlalchemy.exc.DBAPIError) and not isinstance(
+        error.orig, sqlite3.Error
+    )
 
 
 def _reason(error: BaseException, home: Path) -> str | None:

@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,10 +30,21 @@ def chromium() -> Path:
     return find_program("chromium", "chromium-browser", "google-chrome")
 
 
-def find_program(*names: str) -> Path:
-    """The first of `names` on the path; without any, the test skips, or fails where CI=true."""
+@pytest.fixture(scope="session")
+def postgresql_programs() -> Path:
+    """The folder with `initdb` and `postgres`, which Debian keeps off the path."""
+    versions = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    return find_program("initdb", beside=versions).resolve().parent
+
+
+def find_program(*names: str, beside: Sequence[str] = ()) -> Path:
+    """The first of `names` on the path or in the folders `beside` it.
+
+    Without any, the test skips, or fails where CI=true.
+    """
+    folders = os.pathsep.join([os.environ.get("PATH", os.defpath), *beside])
     for name in names:
-        if path := shutil.which(name):
+        if path := shutil.which(name, path=folders):
             return Path(path)
     reason = f"needs {' or '.join(names)} on the path; tests/install-debian-packages.sh gets it"
     if os.environ.get("CI") == "true":

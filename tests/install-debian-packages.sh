@@ -6,6 +6,7 @@ set -euo pipefail
 packages=(
     chromium        # looks at the MLflow pages
     chromium-driver # lets a test click in them
+    postgresql      # keeps records; its programs are started, the service it sets up is not used
 )
 
 is_installed() {

@@ -10,9 +10,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,13 @@ from search.limits import Limits
 from search.projection import StudyFacts
 from search.record import TrialRecord
 from search.space import Space, TrialConfig, derive
-from search.study import Study, open_study, read_study
+from search.study import Study, open_study, read_study, study_names
 
 MakeData = Callable[..., SearchData]
 MakeEvaluation = Callable[..., Evaluation]
 MakeSpace = Callable[..., Space]
 OpenStudy = Callable[..., Study]
+RecordAt = Callable[[Path], str]
 MakeFacts = Callable[..., StudyFacts]
 DumpView = Callable[..., dict[str, dict[str, Any]]]
 LossOf = Callable[[TrialConfig, int], float]
@@ -125,15 +127,190 @@ def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def open_small_study(tmp_path: Path, empty_record: Path) -> OpenStudy:
-    """Open the study of this test, again and again, on one SQLite file unless another is named."""
+def record_at(empty_record: Path) -> RecordAt:
+    """The URL of the record that a test calls by a path, made where it is not there yet."""
 
-    def open_it(file: Path = tmp_path / "record.db", **changes: Any) -> Study:
+    def url_of(file: Path) -> str:
         if not file.exists():
             shutil.copy(empty_record, file)
-        return small_study(file, **changes)
+        return f"sqlite:///{file}"
+
+    return url_of
+
+
+@pytest.fixture
+def open_small_study(tmp_path: Path, record_at: RecordAt) -> OpenStudy:
+    """Open the study of this test, again and again, in one record unless another is named."""
+
+    def open_it(file: Path = tmp_path / "record.db", **changes: Any) -> Study:
+        return small_study(record_at(file), **changes)
 
     return open_it
+
+
+@pytest.fixture(scope="session")
+def study_in() -> OpenStudy:
+    """Open a small study in the record of a URL."""
+    return small_study
+
+
+class PostgresServer:
+    """A PostgreSQL of the tests' own, that keeps its data in `folder` and can be stopped."""
+
+    USER, PASSWORD = "searcher", "correct-horse"
+
+    def __init__(self, programs: Path, folder: Path):
+        # It refuses to run as root, and Debian's package makes this user.
+        owner = "postgres" if os.geteuid() == 0 else None
+        self._as_owner: dict[str, Any] = {"user": owner, "group": owner} if owner else {}
+        self._programs, self._data = programs, folder / "data"
+        self._log = folder / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._emptied: list[str] = []
+        self._num_copies = 0
+        password = folder / "password"
+        password.write_text(self.PASSWORD)
+        if owner:
+            for path in (folder, password):
+                shutil.chown(path, owner, owner)
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port = listener.getsockname()[1]
+        command = [
+            programs / "initdb",
+            "-D",
+            self._data,
+            "-U",
+            self.USER,
+            "--no-sync",
+            "-E",
+            "UTF8",
+        ]
+        command += ["--auth=scram-sha-256", f"--pwfile={password}", "--no-locale"]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder, **self._as_owner)
+
+    def url(self, database: str = "postgres", password: str = PASSWORD) -> str:
+        return f"postgresql://{self.USER}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, statement: str, database: str = "postgres") -> list[Any]:
+        """Run a statement as the server's owner; return its rows."""
+        import psycopg
+
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def copy_of(self, template: str) -> str:
+        """A database for one test; those that were emptied come again, which is much quicker."""
+        if self._emptied:
+            return self._emptied.pop()
+        self._num_copies += 1
+        name = f"record_{self._num_copies}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def empty(self, databases: Iterable[str]) -> None:
+        """Delete the studies of databases, and end what is connected to them."""
+        for name in databases:
+            self.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            )
+            self.execute("TRUNCATE studies CASCADE", database=name)
+            self._emptied.append(name)
+
+    def start(self) -> None:
+        settings = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "off",  # nobody cuts the power of a test
+            "max_connections": 100,
+        }
+        command = [self._programs / "postgres", "-D", self._data]
+        command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self._data.parent,
+                start_new_session=True,
+                **self._as_owner,
+            )
+        self._wait_until_it_answers()
+
+    def _wait_until_it_answers(self, timeout_seconds: float = 90) -> None:
+        import psycopg
+
+        until = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except psycopg.OperationalError:
+                assert time.monotonic() < until, self._log.read_text()
+                time.sleep(0.1)
+            else:
+                return
+
+    def stop(self) -> None:
+        """End it and whatever is connected to it."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self._process.send_signal(signal.SIGQUIT)
+                self._process.wait(60)
+        self._process = None
+
+
+@contextlib.contextmanager
+def postgres_running(programs: Path) -> Iterator[PostgresServer]:
+    # Not below pytest's folder, which is closed to the server's user.
+    with tempfile.TemporaryDirectory(prefix="lstm-search-postgres-") as folder:
+        server = PostgresServer(programs, Path(folder))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(postgresql_programs: Path) -> Iterator[PostgresServer]:
+    """A running PostgreSQL, the same for all tests."""
+    with postgres_running(postgresql_programs) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(postgresql_programs: Path) -> Iterator[PostgresServer]:
+    """This test's own PostgreSQL, which it may stop."""
+    with postgres_running(postgresql_programs) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def empty_database(postgres: PostgresServer) -> str:
+    """A database with the tables of a record and no study, to be copied."""
+    postgres.execute("CREATE DATABASE empty_record")
+    with connections_closed():
+        study_names(postgres.url("empty_record"))
+    return "empty_record"
+
+
+@pytest.fixture
+def database_at(postgres: PostgresServer, empty_database: str) -> Iterator[RecordAt]:
+    """The same as `record_at`, in PostgreSQL: each path is a database."""
+    names: dict[Path, str] = {}
+
+    def url_of(file: Path) -> str:
+        if file not in names:
+            names[file] = postgres.copy_of(empty_database)
+        return postgres.url(names[file])
+
+    yield url_of
+    postgres.empty(names.values())
 
 
 def small_data(**changes: Any) -> SearchData:
@@ -199,7 +376,7 @@ def loss_at(config: TrialConfig, step: int) -> float:
 
 
 def small_study(
-    file: Path,
+    url: str,
     name: str = "study",
     space: Space | None = None,
     data: SearchData | None = None,
@@ -212,7 +389,7 @@ def small_study(
     search = SearchSettings.model_validate({"num_startup_trials": 5, "trials": 1000} | settings)
     limits = Limits(data, search.max_parameters, max_teraflops)
     begun_with = {"data": data.fingerprint, "metric": search.metric} | (identity or {})
-    return open_study(f"sqlite:///{file}", name, begun_with, space, budget, search, limits)
+    return open_study(url, name, begun_with, space, budget, search, limits)
 
 
 # The view: MLflow stores and servers, and all that they hold
@@ -331,7 +508,7 @@ def played_record(tmp_path_factory: pytest.TempPathFactory, empty_record: Path) 
     file = tmp_path_factory.mktemp("played") / "small.db"
     shutil.copy(empty_record, file)
     with connections_closed():
-        play(small_study(file, name="small", pruner="none"))
+        play(small_study(f"sqlite:///{file}", name="small", pruner="none"))
     return file
 
 
@@ -348,7 +525,7 @@ def played_study(played_record: Path, tmp_path: Path) -> Study:
     file = tmp_path / "studies" / "small.db"
     file.parent.mkdir()
     shutil.copy(played_record, file)
-    study = small_study(file, name="small", pruner="none")
+    study = small_study(f"sqlite:///{file}", name="small", pruner="none")
     assert study.ask() is not None  # trial 4, which waited: its process is another
     return study
 

@@ -56,7 +56,7 @@ def search_and_exit(file: Path, num_trials: int, told: int) -> None:
 
 
 def search(file: Path, num_trials: int, told: int) -> None:
-    study = small_study(file, trials=num_trials, pruner="none")
+    study = small_study(f"sqlite:///{file}", trials=num_trials, pruner="none")
     while (proposal := study.ask()) is not None:
         number = proposal.number
         study.started(number)

@@ -1,4 +1,4 @@
-"""The record of a search, on real SQLite files."""
+"""The record of a search, on real SQLite files and a real PostgreSQL."""
 
 import math
 import os
@@ -20,6 +20,7 @@ import sqlalchemy
 from pipelines.splits import SearchData
 from pipelines.training import Evaluation
 from pipelines.training_config import TrainingBudget
+from search.database import connectable
 from search.record import PlannedRun, Proposal, TrialRecord, TrialState, trial_seed
 from search.space import THREE_ANSWERS, Space, Start, TrialConfig, start_config
 from search.study import (
@@ -35,6 +36,7 @@ MakeData = Callable[..., SearchData]
 MakeEvaluation = Callable[..., Evaluation]
 MakeSpace = Callable[..., Space]
 OpenStudy = Callable[..., Study]
+RecordAt = Callable[[Path], str]
 LossOf = Callable[[TrialConfig, int], float]
 
 HERE = Path(__file__).parent
@@ -58,6 +60,19 @@ FIXED = {
 SIX = FIXED | {"hidden_size": {"choices": [4, 8, 16]}}
 
 
+ON_FILES = pytest.mark.parametrize("record_at", ["sqlite"], indirect=True)
+"""For what copies the record, or is about proposals and rules wherever they are kept."""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def record_at(request: pytest.FixtureRequest, record_at: RecordAt) -> RecordAt:
+    """The record that a test calls by a path, in a file of this path or in a database."""
+    if request.param == "sqlite":
+        return record_at
+    in_postgresql: RecordAt = request.getfixturevalue("database_at")
+    return in_postgresql
+
+
 def ask(study: Study) -> Proposal:
     proposal = study.ask()
     assert proposal is not None
@@ -72,9 +87,9 @@ def states(study: Study) -> list[str]:
     return [str(trial.state) for trial in study.trials()]
 
 
-def raw_trial(file: Path, number: int) -> optuna.trial.FrozenTrial:
+def raw_trial(url: str, number: int) -> optuna.trial.FrozenTrial:
     """A trial as Optuna keeps it."""
-    return optuna.load_study(study_name="study", storage=f"sqlite:///{file}").trials[number]
+    return optuna.load_study(study_name="study", storage=connectable(url)).trials[number]
 
 
 def timeless(trial: TrialRecord) -> TrialRecord:
@@ -334,6 +349,7 @@ def test_the_starts_come_first_and_in_order(
     assert asked[4] not in asked[:4]
 
 
+@ON_FILES
 def test_a_start_outside_a_narrowed_space_is_left_out_and_named(
     open_small_study: OpenStudy, make_space: MakeSpace
 ) -> None:
@@ -357,6 +373,7 @@ def test_a_start_outside_a_narrowed_space_is_left_out_and_named(
 # Proposals that are not tried
 
 
+@ON_FILES
 def test_a_configuration_that_is_known_is_rejected_with_the_trial_it_equals(
     open_small_study: OpenStudy, make_space: MakeSpace
 ) -> None:
@@ -386,6 +403,7 @@ def test_a_failed_configuration_is_not_proposed_again(
     assert states(study) == ["failed", "rejected", "running"]
 
 
+@ON_FILES
 def test_too_large_and_too_costly_configurations_are_never_proposed(
     open_small_study: OpenStudy, make_space: MakeSpace, tmp_path: Path
 ) -> None:
@@ -402,6 +420,7 @@ def test_too_large_and_too_costly_configurations_are_never_proposed(
         assert len(study.unended_numbers) == 3
 
 
+@ON_FILES
 def test_a_point_that_makes_no_model_is_rejected(
     open_small_study: OpenStudy, make_space: MakeSpace
 ) -> None:
@@ -416,6 +435,7 @@ def test_a_point_that_makes_no_model_is_rejected(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
+@ON_FILES
 def test_a_small_space_ends_with_every_configuration_tried_once(
     sampler: str,
     open_small_study: OpenStudy,
@@ -440,6 +460,7 @@ def test_a_small_space_ends_with_every_configuration_tried_once(
 # Dimensions as the sampler sees them
 
 
+@ON_FILES
 def test_steps_that_end_below_the_range_and_single_values_are_drawn_in_silence(
     open_small_study: OpenStudy, make_space: MakeSpace
 ) -> None:
@@ -490,6 +511,7 @@ def lifetime(
         pytest.param("gp", 9, marks=pytest.mark.slow),
     ],
 )
+@ON_FILES
 def test_a_study_reopened_before_every_proposal_proposes_the_same_as_one_left_open(
     sampler: str,
     count: int,
@@ -512,6 +534,7 @@ def test_a_study_reopened_before_every_proposal_proposes_the_same_as_one_left_op
     assert list(map(timeless, reopened.trials())) == list(map(timeless, left_open.trials()))
 
 
+@ON_FILES
 def test_two_seeds_propose_different_configurations(
     tmp_path: Path, open_small_study: OpenStudy
 ) -> None:
@@ -522,21 +545,24 @@ def test_two_seeds_propose_different_configurations(
 
 
 def test_what_was_running_waits_again_as_it_was_and_comes_first(
-    open_small_study: OpenStudy, make_evaluation: MakeEvaluation, tmp_path: Path
+    open_small_study: OpenStudy,
+    make_evaluation: MakeEvaluation,
+    tmp_path: Path,
+    record_at: RecordAt,
 ) -> None:
     study = open_small_study(sampler="random", first_rung_steps=50)
     proposals = [ask(study) for _ in range(3)]
     study.report(0, make_evaluation(0.5, 50))
     study.complete(0)
     study.report(1, make_evaluation(0.4, 50))
-    before = [raw_trial(tmp_path / "record.db", number) for number in (1, 2)]
+    before = [raw_trial(record_at(tmp_path / "record.db"), number) for number in (1, 2)]
     assert before[0].system_attrs["completed_rung_0"] == 0.4
 
     study = open_small_study(sampler="random", first_rung_steps=50)
     assert states(study) == ["complete", "waiting", "waiting"]
     assert study.unended_numbers == {1, 2}
     assert not study.is_running(1)
-    after = [raw_trial(tmp_path / "record.db", number) for number in (1, 2)]
+    after = [raw_trial(record_at(tmp_path / "record.db"), number) for number in (1, 2)]
     for old, new in zip(before, after, strict=True):
         assert (new.params, new.user_attrs) == (old.params, old.user_attrs)
         assert (new.system_attrs, new.intermediate_values) == (
@@ -602,6 +628,7 @@ def killed_at_statement(number: int) -> Iterator[Counter[str]]:
         pytest.param("tpe", 9, 11, marks=pytest.mark.slow),
     ],
 )
+@ON_FILES
 def test_a_proposal_is_the_same_wherever_its_process_was_killed_while_it_was_made(
     sampler: str,
     num_before: int,
@@ -654,6 +681,7 @@ def test_a_start_that_was_half_asked_for_is_asked_for_again(
 
 
 @pytest.mark.slow
+@ON_FILES
 def test_a_sampler_that_only_repeats_itself_draws_at_random_after_a_kill_too(
     tmp_path: Path,
     open_small_study: OpenStudy,
@@ -683,7 +711,10 @@ def test_a_sampler_that_only_repeats_itself_draws_at_random_after_a_kill_too(
 
 
 def test_an_evaluation_is_recorded_whole_and_the_value_reported_is_the_best_so_far(
-    open_small_study: OpenStudy, make_evaluation: MakeEvaluation, tmp_path: Path
+    open_small_study: OpenStudy,
+    make_evaluation: MakeEvaluation,
+    tmp_path: Path,
+    record_at: RecordAt,
 ) -> None:
     study = open_small_study(sampler="random", pruner="none")
     number = ask(study).number
@@ -697,7 +728,7 @@ def test_an_evaluation_is_recorded_whole_and_the_value_reported_is_the_best_so_f
     times = [recorded.time for recorded in trial.evaluations]
     assert times == sorted(times)
     assert trial.value == 0.2
-    values = raw_trial(tmp_path / "record.db", number).intermediate_values
+    values = raw_trial(record_at(tmp_path / "record.db"), number).intermediate_values
     assert values == {50: 0.5, 100: 0.3, 150: 0.3, 200: 0.2}
 
 
@@ -714,7 +745,10 @@ def test_an_undefined_mase_is_undefined_in_the_record_too(
 
 
 def test_a_step_that_is_reported_again_changes_nothing_and_writes_nothing_twice(
-    open_small_study: OpenStudy, make_evaluation: MakeEvaluation, tmp_path: Path
+    open_small_study: OpenStudy,
+    make_evaluation: MakeEvaluation,
+    tmp_path: Path,
+    record_at: RecordAt,
 ) -> None:
     study = open_small_study(sampler="random", pruner="none")
     number = ask(study).number
@@ -722,17 +756,23 @@ def test_a_step_that_is_reported_again_changes_nothing_and_writes_nothing_twice(
         study.report(number, make_evaluation(0.5 - step / 1000, step))
     study = open_small_study(sampler="random", pruner="none")
     ask(study)
-    before = study.trial(number), contents(tmp_path / "record.db")
+    before = study.trial(number), contents(record_at(tmp_path / "record.db"))
     for step in (50, 100):
         study.report(number, make_evaluation(0.1, step))
-    assert (study.trial(number), contents(tmp_path / "record.db")) == before
+    assert (study.trial(number), contents(record_at(tmp_path / "record.db"))) == before
     study.report(number, make_evaluation(0.2, 150))
     assert len(study.trial(number).evaluations) == 3
 
 
-def contents(file: Path) -> list[str]:
-    with closing(sqlite3.connect(file)) as connection:
-        return list(connection.iterdump())
+def contents(url: str) -> dict[str, list[str]]:
+    tables = sqlalchemy.MetaData()
+    engine = sqlalchemy.create_engine(connectable(url))
+    with engine.connect() as connection:
+        tables.reflect(connection)
+        return {
+            table.name: sorted(map(repr, connection.execute(table.select())))
+            for table in tables.sorted_tables
+        }
 
 
 @pytest.mark.parametrize("is_report_first", [True, False])
@@ -741,6 +781,7 @@ def test_an_evaluation_that_was_recorded_but_not_reported_is_reported_on_the_rer
     open_small_study: OpenStudy,
     make_evaluation: MakeEvaluation,
     tmp_path: Path,
+    record_at: RecordAt,
 ) -> None:
     study = open_small_study(sampler="random", pruner="none")
     number = ask(study).number
@@ -752,13 +793,13 @@ def test_an_evaluation_that_was_recorded_but_not_reported_is_reported_on_the_rer
     with killed_at_statement(whole - 1):
         study.report(number, make_evaluation(0.4, 150))
     assert [e.evaluation.step for e in study.trial(number).evaluations][-1] == 150
-    assert 150 not in raw_trial(tmp_path / "record.db", number).intermediate_values
+    assert 150 not in raw_trial(record_at(tmp_path / "record.db"), number).intermediate_values
 
     study = open_small_study(sampler="random", pruner="none")
     ask(study)
     for step, mae in ((50, 0.6), (100, 0.5), (150, 0.4)):
         study.report(number, make_evaluation(mae, step))
-    assert raw_trial(tmp_path / "record.db", number).intermediate_values[150] == 0.4
+    assert raw_trial(record_at(tmp_path / "record.db"), number).intermediate_values[150] == 0.4
 
 
 def test_the_metric_of_the_study_is_the_one_that_is_minimised(
@@ -796,6 +837,7 @@ class ObviousHalving:
     ("factor", "first_rung_steps", "first_rung", "num_turns"),
     [(3, None, 50, 24), pytest.param(2, 40, 40, 80, marks=pytest.mark.slow)],
 )
+@ON_FILES
 def test_asha_stops_at_its_rungs_exactly_whom_the_obvious_rule_stops(
     factor: int,
     first_rung_steps: int | None,
@@ -871,6 +913,7 @@ def test_rung_marks_outlive_the_process(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["hyperband", "median"])
+@ON_FILES
 def test_the_other_pruners_stop_what_is_far_behind(
     pruner: str, open_small_study: OpenStudy, make_evaluation: MakeEvaluation
 ) -> None:
@@ -903,7 +946,10 @@ def test_without_a_pruner_nobody_is_stopped(
 
 
 def test_a_complete_trials_value_is_its_final_evaluations(
-    open_small_study: OpenStudy, make_evaluation: MakeEvaluation, tmp_path: Path
+    open_small_study: OpenStudy,
+    make_evaluation: MakeEvaluation,
+    tmp_path: Path,
+    record_at: RecordAt,
 ) -> None:
     study = open_small_study(sampler="random", pruner="none")
     number = ask(study).number
@@ -917,7 +963,7 @@ def test_a_complete_trials_value_is_its_final_evaluations(
     assert trial.final is not None
     assert trial.final.evaluation == final
     assert [recorded.evaluation.step for recorded in trial.evaluations] == [150, 300]
-    assert raw_trial(tmp_path / "record.db", number).value == 0.25
+    assert raw_trial(record_at(tmp_path / "record.db"), number).value == 0.25
 
 
 def test_a_complete_trials_value_is_its_best_where_there_is_no_final_evaluation(
@@ -935,6 +981,7 @@ def test_a_diverged_trial_is_pruned_without_a_value_and_the_sampler_goes_on(
     make_evaluation: MakeEvaluation,
     loss_of: LossOf,
     tmp_path: Path,
+    record_at: RecordAt,
 ) -> None:
     study = open_small_study(num_startup_trials=2)
     for _ in range(2):
@@ -942,7 +989,7 @@ def test_a_diverged_trial_is_pruned_without_a_value_and_the_sampler_goes_on(
         trial = study.prune(proposal.number, "diverged by step 50")
         assert (trial.state, trial.value) == (TrialState.PRUNED, None)
         assert trial.reason == "diverged by step 50"
-        assert raw_trial(tmp_path / "record.db", trial.number).value is None
+        assert raw_trial(record_at(tmp_path / "record.db"), trial.number).value is None
     proposal = ask(study)
     study.report(proposal.number, make_evaluation(loss_of(proposal.config, 50)))
     study.complete(proposal.number)
@@ -1022,6 +1069,7 @@ def test_a_study_is_begun_once(
         ({"seed": 1, "metric": "mse"}, "metric was mae, now mse; seed was 0, now 1"),
     ],
 )
+@ON_FILES
 def test_a_study_begun_with_other_settings_is_refused_with_the_difference(
     identity: dict[str, Any], difference: str, open_small_study: OpenStudy
 ) -> None:
@@ -1063,7 +1111,10 @@ def test_two_studies_in_one_database_are_independent(open_small_study: OpenStudy
 
 
 def test_reading_a_study_gives_its_notes_and_trials_and_leaves_it_alone(
-    open_small_study: OpenStudy, make_evaluation: MakeEvaluation, tmp_path: Path
+    open_small_study: OpenStudy,
+    make_evaluation: MakeEvaluation,
+    tmp_path: Path,
+    record_at: RecordAt,
 ) -> None:
     study = open_small_study(sampler="random", pruner="none", metric="mse")
     study.note("state", "done")
@@ -1071,12 +1122,12 @@ def test_reading_a_study_gives_its_notes_and_trials_and_leaves_it_alone(
     study.report(number, make_evaluation(0.5))
     study.complete(number)
     ask(study)
-    before = contents(tmp_path / "record.db")
-    notes, trials = read_study(f"sqlite:///{tmp_path / 'record.db'}", "study")
+    before = contents(record_at(tmp_path / "record.db"))
+    notes, trials = read_study(record_at(tmp_path / "record.db"), "study")
     assert notes["state"] == "done"
     assert trials == study.trials()
     assert trials[0].value == 0.25
-    assert contents(tmp_path / "record.db") == before
+    assert contents(record_at(tmp_path / "record.db")) == before
 
 
 def test_reading_a_study_that_is_not_there_makes_no_file(tmp_path: Path) -> None:
@@ -1087,20 +1138,22 @@ def test_reading_a_study_that_is_not_there_makes_no_file(tmp_path: Path) -> None
 
 
 def test_reading_a_study_of_another_name_is_refused(
-    open_small_study: OpenStudy, tmp_path: Path
+    open_small_study: OpenStudy, tmp_path: Path, record_at: RecordAt
 ) -> None:
     open_small_study()
-    with pytest.raises(UnknownStudyError, match="no study is named load in sqlite:///"):
-        read_study(f"sqlite:///{tmp_path / 'record.db'}", "load")
+    with pytest.raises(
+        UnknownStudyError, match=r"no study is named load in (sqlite|postgresql):///?"
+    ):
+        read_study(record_at(tmp_path / "record.db"), "load")
 
 
 def test_a_study_killed_while_it_was_begun_is_unknown_and_can_be_begun(
-    open_small_study: OpenStudy, tmp_path: Path
+    open_small_study: OpenStudy, tmp_path: Path, record_at: RecordAt
 ) -> None:
-    file = tmp_path / "record.db"
-    optuna.create_study(study_name="study", storage=f"sqlite:///{file}")
+    url = record_at(tmp_path / "record.db")
+    optuna.create_study(study_name="study", storage=connectable(url))
     with pytest.raises(UnknownStudyError, match="no study is named study"):
-        read_study(f"sqlite:///{file}", "study")
+        read_study(url, "study")
     assert ask(open_small_study(sampler="random")).number == 0
 
 
