@@ -6,6 +6,7 @@ answered at once.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -26,14 +27,17 @@ from search.config import (
     read_yaml,
     to_yaml,
 )
+from search.names import is_template
+from search.outcome import (
+    EXIT_BROKEN,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_PASSED,
+    EXIT_TERMINATED,
+    Account,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-EXIT_BROKEN = 1
-EXIT_NOT_PASSED = 4
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 LOG_WIDTH = 140  # characters of a line where no terminal says how wide it is
 
@@ -78,15 +82,32 @@ def read_config(
     return config
 
 
-def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
-    """Run a search to its verdict and print both; return the exit code."""
+def search(
+    config: SearchConfig, is_verbose: bool, is_quiet: bool, account: Account | None = None
+) -> int:
+    """Run a search to its verdict and print both; return the exit code.
+
+    Args:
+        config: the search.
+        is_verbose: let Ray's, Optuna's and MLflow's own messages through.
+        is_quiet: print the summary only.
+        account: is kept of it, for whoever is told at the end.
+    """
+    account = account or Account()
+    account.config = config
 
     def run(console: Console, caught: list[int]) -> int:
         from search.record import Ending
         from search.search import run_search
         from search.summary import print_summary
 
-        result = run_search(config, console=console, is_verbose=is_verbose, is_quiet=is_quiet)
+        result = account.result = run_search(
+            config,
+            console=console,
+            is_verbose=is_verbose,
+            is_quiet=is_quiet,
+            on_resolved=account.begin,
+        )
         print_summary(result, console)
         if result.ending is Ending.INTERRUPTED:
             return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
@@ -95,29 +116,35 @@ def search(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
         if not config.final.finalize:
             return 0
         if config.search.sampler == "grid":  # it compares, where a verdict is of one model
-            return _explain_grid(result.config, console)
-        return _conclude(result.config, console, is_verbose, is_quiet)
+            return _explain_grid(result.config, console, account)
+        return _conclude(result.config, console, is_verbose, is_quiet, account)
 
-    return _with_signals(config, run)
+    account.exit_code = _with_signals(account, run)
+    return account.exit_code
 
 
 def finalize(config: SearchConfig, is_verbose: bool, is_quiet: bool) -> int:
     """Bring a finished search to its verdict and print it; return the exit code."""
+    account = Account()
+    account.begin(config)
     return _with_signals(
-        config, lambda console, _: _conclude(config, console, is_verbose, is_quiet)
+        account, lambda console, _: _conclude(config, console, is_verbose, is_quiet, account)
     )
 
 
-def _conclude(config: SearchConfig, console: Console, is_verbose: bool, is_quiet: bool) -> int:
+def _conclude(
+    config: SearchConfig, console: Console, is_verbose: bool, is_quiet: bool, account: Account
+) -> int:
     from search.conclusion import print_conclusion
     from search.finalize import finalize as reach_verdict
     from search.tracking import ViewError
 
     try:
-        conclusion = reach_verdict(
+        conclusion = account.conclusion = reach_verdict(
             config, console=console, is_verbose=is_verbose, is_quiet=is_quiet
         )
     except ViewError as error:
+        account.regret(error)
         typer.echo(f"no verdict yet, and the test part is sealed: {error}", err=True)
         typer.echo(f"then: python -m search finalize {config.study}{config.place}", err=True)
         return EXIT_NOT_PASSED if config.final.require_champion else 0
@@ -126,7 +153,7 @@ def _conclude(config: SearchConfig, console: Console, is_verbose: bool, is_quiet
     return EXIT_NOT_PASSED if is_refused else 0
 
 
-def _explain_grid(config: SearchConfig, console: Console) -> int:
+def _explain_grid(config: SearchConfig, console: Console, account: Account) -> int:
     """Write the page of a grid and show it in MLflow."""
     from search.lock import locked
     from search.places import lock_file
@@ -141,15 +168,16 @@ def _explain_grid(config: SearchConfig, console: Console) -> int:
         write_pictures(config, config.study)
         with suppress(ViewError):  # that MLflow is behind, and how it catches up, was said
             show_study(config, trusts_ended_runs=True)
+    account.report = str(report)
     console.print(f"report    {report}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-def _with_signals(config: SearchConfig, work: Callable[[Console, list[int]], int]) -> int:
+def _with_signals(account: Account, work: Callable[[Console, list[int]], int]) -> int:
     """Do some work with signals handled; return its exit code, or that of what ended it.
 
     Args:
-        config: of the study, for the command that goes on.
+        account: of the study, for the command that goes on.
         work: is given a console, and the signals caught so far.
     """
     from rich.console import Console
@@ -172,16 +200,27 @@ def _with_signals(config: SearchConfig, work: Callable[[Console, list[int]], int
     try:
         return work(console, caught)
     except (KeyboardInterrupt, SystemExit) as end:
-        typer.echo(f"interrupted; the record is safe: {resume_command(config)}", err=True)
+        account.fail("interrupted")
+        typer.echo(f"interrupted; the record is safe: {_way_on(account)}", err=True)
         # While Ray starts, SIGTERM meets a handler of its own, which exits.
         is_terminated = caught or isinstance(end, SystemExit)
         return EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED
     except UnwritableError as error:
-        typer.echo(f"error: {error}: {resume_command(config)}", err=True)
+        account.fail("broken", error)
+        typer.echo(f"error: {error}: {_way_on(account)}", err=True)
         return EXIT_BROKEN
     except RuntimeError as error:
+        account.fail("broken", error)
         typer.echo(f"error: {error}", err=True)
         return EXIT_BROKEN
+
+
+def _way_on(account: Account) -> str:
+    assert account.config is not None
+    name = account.config.study
+    if name is not None and is_template(name):  # not filled in yet: there is nothing to resume
+        return f"python -m search.run --study {shlex.quote(name)}, with the other flags as before"
+    return resume_command(account.config)
 
 
 def resume_command(config: SearchConfig) -> str:

@@ -24,7 +24,7 @@ from search import plain_yaml
 from search.names import (
     check_database_url,
     check_plain_text,
-    check_study_name,
+    check_study_template,
     check_tracking_uri,
 )
 from search.space import Choice, Float, Int, Space, Start
@@ -172,8 +172,9 @@ class Tracking(Settings):
 class SearchConfig(Settings):
     """A whole search, as the YAML file holds it."""
 
-    study: Annotated[str, AfterValidator(check_study_name)] | None = None
-    """Name of the study; a known name goes on; null: a fresh one is made."""
+    study: Annotated[str, AfterValidator(check_study_template)] | None = None
+    """Name of the study; a known name goes on; {date} and {data}, the day and the fingerprint of
+    the table, are filled in when it begins; null: a fresh one is made."""
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     space: Space = Space()

@@ -4,6 +4,7 @@ A study's name becomes a file and a folder, here or on the machine of whoever ge
 """
 
 import re
+from datetime import date
 
 from pipelines.printable import printable
 
@@ -11,6 +12,12 @@ FINALISTS = ".finalists"
 """Ends the name of the study that holds another's finalists."""
 
 # Windows takes these for devices, whatever their ending; `--resume latest` means another study.
+PLACEHOLDERS = ("{data}", "{date}")
+"""What a study's name may hold until its search begins."""
+
+NUM_FINGERPRINT_DIGITS = 12
+"""Of a table's fingerprint, where it is shown or stands in a name."""
+
 _TAKEN = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|latest", re.IGNORECASE)
 
 
@@ -30,6 +37,42 @@ def check_study_name(name: str) -> str:
     if _TAKEN.fullmatch(name):
         raise ValueError(f"a study cannot be called {name}, which means something else: add a word")
     return name
+
+
+def check_study_template(name: str) -> str:
+    """Return the name of a study, which may hold `{date}` and `{data}`.
+
+    Raises:
+        ValueError: for another placeholder, a lone brace, or where no file could be called so.
+    """
+    for part in re.findall(r"\{[^{}]*\}|[{}]", name):
+        if part not in PLACEHOLDERS:
+            raise ValueError(
+                f"braces in a study's name hold a placeholder, {' or '.join(PLACEHOLDERS)}: got "
+                f"{_shown(part)} in {_shown(name)}; correct it, or leave the brace out"
+            )
+    filled_in(name, "0" * NUM_FINGERPRINT_DIGITS, date.today())
+    return name
+
+
+def filled_in(template: str, fingerprint: str, today: date) -> str:
+    """The name that a study gets when its search begins.
+
+    Args:
+        template: a name in which `{date}` and `{data}` may stand.
+        fingerprint: of the table, for `{data}`.
+        today: for `{date}`, such as 2026-11-23.
+
+    Raises:
+        ValueError: where no file could be called so.
+    """
+    name = template.replace("{date}", today.isoformat())
+    return check_study_name(name.replace("{data}", fingerprint[:NUM_FINGERPRINT_DIGITS]))
+
+
+def is_template(name: str) -> bool:
+    """Whether a name waits for its search to begin."""
+    return any(placeholder in name for placeholder in PLACEHOLDERS)
 
 
 def check_plain_text(text: str) -> str:

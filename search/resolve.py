@@ -16,6 +16,7 @@ from pipelines.training import resolve_precision
 from search.config import ConfigError, SearchConfig
 from search.grid import plan_grid
 from search.limits import Limits, check_space
+from search.names import filled_in
 from search.slots import Slots
 from search.space import THREE_ANSWERS, TrialConfig, derive, start_config
 
@@ -53,10 +54,13 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
     if config.search.sampler == "grid" and pruner != "none":
         pruner = "none"
         notes += ("no run of a grid is stopped early: they compare at equal steps",)
+    study = fresh_name(data.name)
+    if config.study is not None:
+        study = filled_in(config.study, data.fingerprint, date.today())
     precision = resolve_precision(config.training.precision, device)
     resolved = config.model_copy(
         update={
-            "study": config.study or fresh_name(data.name),
+            "study": study,
             "space": space,
             "training": config.training.model_copy(update={"precision": precision}),
             "search": config.search.model_copy(

@@ -84,7 +84,18 @@ def load_result(study: str = "latest", home: str | None = None) -> SearchResult:
         UnknownStudyError: where there is no such study.
     """
     tree = recorded_config(SearchConfig(home=home), study)
-    config = parse_config(tree | {"home": home})
+    return result_of(parse_config(tree | {"home": home}))
+
+
+def result_of(config: SearchConfig) -> SearchResult:
+    """What the record holds of a study.
+
+    Args:
+        config: of the study, its name and place in it.
+
+    Raises:
+        UnknownStudyError: where there is no such study.
+    """
     assert config.study is not None
     notes, trials = read_study(record_url(config, config.study), config.study)
     ending = Ending(notes.get("state", Ending.INTERRUPTED))

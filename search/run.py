@@ -7,6 +7,7 @@ What a flag means is in `search/config.py`. Heavy imports wait until a search be
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +54,8 @@ TimeBudget = Annotated[
     str | None, _option("--time-budget", "Stop after this long: 30m, 2h.", _SEARCH)
 ]
 StudyName = Annotated[
-    str | None, _option("--study", "Name of the study; a known one goes on.", _RECORD)
+    str | None,
+    _option("--study", "Name of the study, as nightly-{date}; a known one goes on.", _RECORD),
 ]
 Resume = Annotated[
     str | None,
@@ -122,6 +124,13 @@ RegisteredModelName = Annotated[
 RequireChampion = Annotated[
     bool | None, _option("--require-champion", "Exit with 4 unless the model passes.", _END)
 ]
+SummaryJson = Annotated[
+    Path | None, _option("--summary-json", "File for what came of it, as JSON.", _END)
+]
+OnFinish = Annotated[
+    str | None,
+    _option("--on-finish", "Shell command that gets that JSON, whatever the end.", _END),
+]
 Init = Annotated[
     Path | None, _option("--init", "Write a commented configuration for the table.", _SEARCH)
 ]
@@ -189,6 +198,8 @@ def run(
     refit: Refit = None,
     registered_model_name: RegisteredModelName = None,
     require_champion: RequireChampion = None,
+    summary_json: SummaryJson = None,
+    on_finish: OnFinish = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     init: Init = None,
@@ -222,15 +233,18 @@ def run(
     flags = {_SETTINGS[name]: value for name, value in locals().items() if name in _SETTINGS}
     given = {path: value for path, value in flags.items() if value is not None}
     from search import commands
+    from search.hooks import Hooks, account_told
 
+    read = partial(commands.read_config, config, overrides or [], given, resume, add_trials)
     with usage_errors_shown():
-        merged = commands.read_config(config, overrides or [], given, resume, add_trials)
         if init is not None:
-            commands.write_configuration(merged, init)
+            commands.write_configuration(read(), init)
         elif dry_run:
-            commands.print_resolved(merged)
+            commands.print_resolved(read())
         else:
-            raise typer.Exit(commands.search(merged, verbose, quiet))
+            with account_told(Hooks(summary_json, on_finish)) as account:
+                exit_code = commands.search(read(), verbose, quiet, account)
+            raise typer.Exit(exit_code)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """One whole search: table and configuration in, a record with a best trial out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -41,6 +41,7 @@ def run_search(
     console: Console | None = None,
     is_verbose: bool = False,
     is_quiet: bool = False,
+    on_resolved: Callable[[SearchConfig], None] | None = None,
 ) -> SearchResult:
     """Search until the study holds as many trials as it should.
 
@@ -53,6 +54,7 @@ def run_search(
         console: where progress is shown.
         is_verbose: let Ray's, Optuna's and MLflow's own messages through.
         is_quiet: show nothing.
+        on_resolved: is told, before the search begins, as what it will be recorded.
 
     Raises:
         ValueError: for a configuration or a table that cannot be searched.
@@ -77,6 +79,8 @@ def run_search(
         config = config.model_copy(update={"search": config.search.model_copy(update=total)})
     notes = (*search_data.notes, *narrowed, *grid.notes)
     assert config.study is not None
+    if on_resolved is not None:
+        on_resolved(config)
     lock = config.studies_folder / f"{config.study}.lock"
     with writing_explained(lock.parent.parent), locked(lock, config.study, config.storage):
         connect(config.resources, is_verbose)

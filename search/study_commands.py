@@ -8,8 +8,9 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
-from search.commands import EXIT_BROKEN, LOG_WIDTH
+from search.commands import LOG_WIDTH
 from search.config import ConfigError, Duration, SearchConfig, duration_seconds
+from search.outcome import EXIT_BROKEN
 from search.places import config_of_study, name_of_study
 from search.studies import in_words, num_bytes_in, size_in_words
 

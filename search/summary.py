@@ -11,6 +11,7 @@ from search.places import tracking_uri
 from search.progress import METRIC_NAMES, baselines_in_words
 from search.record import Ending, TrialState, leaderboard
 from search.result import SearchResult
+from search.space import TrialConfig
 from search.ui import local_store_uri
 
 NUM_SHOWN = 10
@@ -70,14 +71,18 @@ def _best_table(result: SearchResult) -> Table:
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for trial in best:
         assert trial.config is not None
-        model, training = trial.config.model, trial.config.training
-        parts = [trial.config.describe(), model.normalisation, model.head]
-        parts += [f"skip {model.linear_skip}"]
-        parts += ["calendar"] if training.calendar else []
-        parts += [f"patch {model.patch_length}", f"rate {training.learning_rate:.1e}"]
-        value = f"{trial.value:.4f}"
-        table.add_row(f"{trial.number:03d}", value, f"{trial.num_parameters:,}", ", ".join(parts))
+        value, words = f"{trial.value:.4f}", configuration_in_words(trial.config)
+        table.add_row(f"{trial.number:03d}", value, f"{trial.num_parameters:,}", words)
     return table
+
+
+def configuration_in_words(config: TrialConfig) -> str:
+    """What a trial trains, such as `2 layers 64→128, lookback 96, last, aligned, skip shared`."""
+    model, training = config.model, config.training
+    parts = [config.describe(), model.normalisation, model.head, f"skip {model.linear_skip}"]
+    parts += ["calendar"] if training.calendar else []
+    parts += [f"patch {model.patch_length}", f"rate {training.learning_rate:.1e}"]
+    return ", ".join(parts)
 
 
 def _print_failures(result: SearchResult, console: Console) -> None:

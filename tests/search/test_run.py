@@ -83,6 +83,7 @@ def test_help_lists_every_flag_in_groups_and_has_examples(command: list[str]) ->
     )
     flags += " --cpus-per-trial --gpus-per-trial --device --precision --seed --tracking-uri"
     flags += " --experiment --storage --home --address --init --dry-run --verbose --quiet"
+    flags += " --finalize --require-champion --summary-json --on-finish"
     assert [flag for flag in flags.split() if f"{flag} " not in shown] == []
     groups = ("The table", "The search", "The machine", "Record and view")
     assert [group for group in groups if f" {group} " not in shown] == []
