@@ -1,4 +1,4 @@
-"""Trials on CPUs and GPUs, on one machine or many: the only file that knows Ray.
+"""Trials on CPUs and GPUs, on one machine or many: with `search/cluster.py` the door to Ray.
 
 Ray Tune runs the trials and decides nothing. It asks the record for configurations (`_Asker`) and
 hands it every evaluation (`_Reporter`), which answers whether to go on. Weights come home with the
@@ -6,60 +6,43 @@ evaluations, so no storage has to be shared, and Tune's own folder is temporary.
 """
 
 import json
-import logging
 import os
 import re
-import signal
 import socket
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Ray reads these when it is imported: it phones nobody, and its own screen and files stay off.
-for _name, _value in {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Ray prints it whatever its log level is; the trial's own line says the same.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed while executing",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Tune's own snapshots, for a restore that never happens, grow with the number of trials.
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-}.items():
-    os.environ.setdefault(_name, _value)
+from search.cluster import signal_handlers_kept  # says, before Ray is there, how quiet it is to be
 
-import ray  # noqa: E402
-import torch  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.tune.schedulers import FIFOScheduler  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
+# isort: split
+import ray
+import torch
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
 
-from pipelines.baselines import BaselineScore, baselines  # noqa: E402
-from pipelines.refit import refit  # noqa: E402
-from pipelines.splits import SearchData, TestData  # noqa: E402
-from pipelines.training import TrainingDiverged  # noqa: E402
-from pipelines.training_config import TrainingBudget  # noqa: E402
-from pipelines.weights import weights_to_bytes  # noqa: E402
-from search.config import ConfigError, Metric, Resources  # noqa: E402
-from search.facts import hardware_name  # noqa: E402
-from search.kept_weights import KeptWeights  # noqa: E402
-from search.leftovers import scratch_folder  # noqa: E402
-from search.record import Ending  # noqa: E402
-from search.recorder import Files, Listener, Recorder  # noqa: E402
-from search.slots import Slots  # noqa: E402
-from search.space import TrialConfig  # noqa: E402
-from search.study import SpaceExhaustedError, Study  # noqa: E402
-from search.trial import SecondTry, TrialOutOfMemory, TrialStep, run_trial  # noqa: E402
+from pipelines.baselines import BaselineScore, baselines
+from pipelines.refit import refit
+from pipelines.splits import SearchData, TestData
+from pipelines.training import TrainingDiverged
+from pipelines.training_config import TrainingBudget
+from pipelines.weights import weights_to_bytes
+from search.config import Metric, Resources
+from search.facts import hardware_name
+from search.kept_weights import KeptWeights
+from search.leftovers import scratch_folder
+from search.record import Ending
+from search.recorder import Files, Listener, Recorder
+from search.slots import Slots
+from search.space import TrialConfig
+from search.study import SpaceExhaustedError, Study
+from search.trial import SecondTry, TrialOutOfMemory, TrialStep, run_trial
 
 PATIENCE_SECONDS = 0.5  # between two looks at what trials do not report
-KNOCK_SECONDS = 10.0  # for a cluster to answer
 
 
 @dataclass(frozen=True)
@@ -71,84 +54,6 @@ class TrialJob:
     metric: Metric
     slots: Slots
     save_every_seconds: float
-
-
-def connect(resources: Resources, is_verbose: bool) -> None:
-    """Connect to the cluster at `resources.address`, or start Ray on this machine.
-
-    An initialised Ray is used as it is. It is left running, for the next search of this process,
-    and ends with the process. Signal handlers that Ray replaces are put back.
-
-    Raises:
-        ConfigError: where no cluster answers at the address.
-    """
-    # Tune calls failed trials errors of its own, and the record tells of them already.
-    logging.getLogger("ray.tune").setLevel(logging.INFO if is_verbose else logging.CRITICAL)
-    if ray.is_initialized():
-        return
-    level = logging.INFO if is_verbose else logging.ERROR
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(level)
-    address = resources.address or os.environ.get("RAY_ADDRESS")
-    if address:
-        _check_that_it_answers(address)
-    # Without "local" Ray would join whatever cluster was last started on this machine.
-    place = {"address": address} if address else {"address": "local", "include_dashboard": False}
-    with _signal_handlers_kept():
-        ray.init(
-            **place,
-            log_to_driver=is_verbose,
-            logging_level=level,
-            runtime_env={"env_vars": _WORKER_ENVIRONMENT},
-        )
-
-
-def _check_that_it_answers(address: str) -> None:
-    # Ray itself would knock for minutes, and print a warning each time.
-    host, _, port = address.rpartition(":")
-    if "//" in address or not port.isdigit():
-        return  # `auto` and the like
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
-    except OSError as error:
-        raise ConfigError(
-            f"no Ray cluster answers at {address} ({error}): correct --address or RAY_ADDRESS, or "
-            "start one there"
-        ) from None
-
-
-def machines() -> list[dict[str, float]]:
-    """What each connected machine has of CPU, GPU and other resources."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-_WORKER_ENVIRONMENT = {
-    # glibc otherwise returns and maps again the memory of every large batch: half of a step.
-    "MALLOC_MMAP_THRESHOLD_": "1073741824",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "MALLOC_TOP_PAD_": "268435456",
-    # Without it cuBLAS does not promise equal results for equal seeds.
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-}
-
-
-@contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        # Ray replaces none outside the main thread, where none could be put back either.
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                if handler is not None:  # None: set by other than Python, and not ours to know
-                    signal.signal(number, handler)
-
-
-def session_folder() -> str:
-    """Where the connected Ray keeps its temporary files on this machine."""
-    return str(ray._private.worker.global_worker.node.get_session_dir_path())
 
 
 def run_trials(
@@ -192,7 +97,7 @@ def run_trials(
         is_over = False
         while not is_over:
             watch = _Watch(recorder, awaited)
-            with scratch_folder() as scratch, _signal_handlers_kept():
+            with scratch_folder() as scratch, signal_handlers_kept():
                 num_slots = job.slots.count
                 tuner = _tuner(trainable, asker, recorder, watch, deadline, num_slots, scratch)
                 is_over = _fit(tuner, watch)

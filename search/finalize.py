@@ -16,9 +16,9 @@ from pipelines.predictor import example_of, load_predictor
 from pipelines.series import SeriesTable, load
 from pipelines.splits import SealedTest, SearchData, rolling_splits, split
 from pipelines.verdict import Verdict
+from search.cluster import check_nodes, connect, machines
 from search.conclusion import Conclusion, Named
 from search.config import ConfigError, SearchConfig
-from search.executor import connect, machines
 from search.finalists import Finalist, train_finalists
 from search.judgement import Ensemble, load_ensemble, open_test
 from search.lock import locked
@@ -78,6 +78,7 @@ def finalize(
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
         slots = plan_slots(config.resources, config.resources.device, machines())
+        check_nodes(slots)
         console.print(
             f"finalists: the best {len(best)}, {config.final.seeds} seeds each on {len(folds)} "
             "rolling origins",

@@ -11,8 +11,9 @@ from pipelines.printable import printable
 from pipelines.series import SeriesTable, load
 from pipelines.splits import SearchData, split
 from search.background_view import BackgroundView
+from search.cluster import check_nodes, connect, machines, session_folder
 from search.config import ConfigError, SearchConfig, duration_seconds
-from search.executor import TrialJob, connect, machines, run_trials, session_folder
+from search.executor import TrialJob, run_trials
 from search.facts import facts_of, identity_of
 from search.grid import Grid, plan_grid
 from search.kept_weights import KeptWeights
@@ -86,6 +87,7 @@ def run_search(
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
         slots = plan_slots(config.resources, config.resources.device, machines())
+        check_nodes(slots)
         for line in (device_line(slots), f"study {config.study}", *map(printable, notes)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         result = search_study(config, (search_data,), slots, console, is_quiet, grid.runs)

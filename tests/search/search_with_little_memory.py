@@ -27,8 +27,9 @@ os.environ["RAY_memory_usage_threshold"] = THRESHOLD  # noqa: SIM112
 import test_executor as tests  # noqa: E402
 from conftest import small_data, small_space  # noqa: E402
 
+from search.cluster import connect, machines  # noqa: E402
 from search.config import Resources  # noqa: E402
-from search.executor import connect, machines, ray, run_trials  # noqa: E402
+from search.executor import ray, run_trials  # noqa: E402
 from search.kept_weights import KeptWeights  # noqa: E402
 from search.record import TrialRecord  # noqa: E402
 from search.slots import plan_slots  # noqa: E402

@@ -26,8 +26,9 @@ from pipelines.training import Evaluation
 from pipelines.training_config import TrainConfig, TrainingBudget
 from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import build_windows
+from search.cluster import connect, machines
 from search.config import Resources, SearchSettings
-from search.executor import TrialJob, connect, machines, ray, run_trials
+from search.executor import TrialJob, ray, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.record import Ending, TrialRecord, TrialState

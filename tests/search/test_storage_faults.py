@@ -14,8 +14,9 @@ import sqlalchemy
 from pipelines.splits import SearchData
 from pipelines.training_config import TrainingBudget
 from pipelines.weights import forecaster_from_bytes
+from search.cluster import machines
 from search.config import Resources, SearchSettings
-from search.executor import TrialJob, machines, run_trials
+from search.executor import TrialJob, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.record import Ending, TrialRecord, TrialState

@@ -1,0 +1,220 @@
+"""Ray itself: started here or joined elsewhere, and whether each of its nodes can run trials."""
+
+import logging
+import os
+import platform
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from search.cluster_token import keep_token_to_owner, use_token_if_there
+
+# Ray reads these when it is imported: it phones nobody, and its own screen and files stay off.
+for _name, _value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray prints it whatever its log level is; the trial's own line says the same.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed while executing",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's own snapshots, for a restore that never happens, grow with the number of trials.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}.items():
+    os.environ.setdefault(_name, _value)
+use_token_if_there()
+
+import ray  # noqa: E402
+import torch  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
+from search.config import ConfigError, Resources  # noqa: E402
+from search.slots import Slots  # noqa: E402
+
+KNOCK_SECONDS = 10.0  # for a cluster to answer
+PREFLIGHT_SECONDS = 30.0  # for all its nodes
+
+_PROJECT = Path(__file__).parents[1]
+_FLOORS = ("models", "pipelines", "search")
+_MUST_BE_EQUAL = ("torch", "numpy", "pydantic", "safetensors")
+"""Packages that a trial computes with, or that the processes talk by."""
+
+
+def connect(resources: Resources, is_verbose: bool) -> None:
+    """Connect to the cluster at `resources.address`, or start Ray on this machine.
+
+    A cluster is sent the code of this project, from which its workers run. An initialised Ray is
+    used as it is. It is left running, for the next search of this process, and ends with the
+    process. Signal handlers that Ray replaces are put back.
+
+    Raises:
+        ConfigError: where no cluster answers at the address, or one of other versions.
+    """
+    # Tune calls failed trials errors of its own, and the record tells of them already.
+    logging.getLogger("ray.tune").setLevel(logging.INFO if is_verbose else logging.CRITICAL)
+    if ray.is_initialized():
+        return
+    level = logging.INFO if is_verbose else logging.ERROR
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(level)
+    address = resources.address or os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        _check_that_it_answers(address)
+    else:
+        keep_token_to_owner()
+    # Without "local" Ray would join whatever cluster was last started on this machine.
+    place = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    environment: dict[str, Any] = {"env_vars": _WORKER_ENVIRONMENT}
+    if address and address != "local":
+        environment["py_modules"] = [str(_PROJECT / floor) for floor in _FLOORS]
+        environment["excludes"] = ["__pycache__"]
+    with _refusals_explained(), signal_handlers_kept():
+        ray.init(
+            **place,
+            log_to_driver=is_verbose,
+            logging_level=level,
+            runtime_env=environment,
+        )
+
+
+@contextmanager
+def _refusals_explained() -> Iterator[None]:
+    try:
+        yield
+    except (ray.exceptions.AuthenticationError, ConnectionError) as error:
+        # Ray 2.60 says "Failed to connect" to a wrong token too.
+        raise ConfigError(
+            "a cluster wants its token: it lets nobody in with the one that is here, or with none "
+            f"({type(error).__name__}); name the file with its token by RAY_AUTH_TOKEN_PATH"
+        ) from None
+    except RuntimeError as error:
+        if "Version mismatch" not in str(error):
+            raise
+        raise ConfigError(
+            "the cluster must run this machine's Python and Ray: "
+            f"{' '.join(str(error).split())}; start the search with the cluster's versions"
+        ) from None
+
+
+def _check_that_it_answers(address: str) -> None:
+    # Ray itself would knock for minutes, and print a warning each time.
+    host, _, port = address.rpartition(":")
+    if "//" in address or not port.isdigit():
+        return  # `auto` and the like
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address} ({error}): correct --address or RAY_ADDRESS, or "
+            "start one there"
+        ) from None
+
+
+def machines() -> list[dict[str, float]]:
+    """What each connected machine has of CPU, GPU and other resources."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def check_nodes(slots: Slots) -> None:
+    """See that each node that can take a trial answers, with the versions and the device of here.
+
+    Raises:
+        ConfigError: naming the first node that does not, and in what it differs.
+    """
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    if len(nodes) == 1:
+        return  # this one
+    needs = {"CPU": slots.cpus_per_trial, "GPU": slots.gpus_per_trial}
+    asked = {
+        _look_around.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
+        ).remote(): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        for node_id, node in nodes.items()
+        if all(node["Resources"].get(kind, 0) >= amount for kind, amount in needs.items())
+    }
+    answered, silent = ray.wait(
+        list(asked), num_returns=len(asked), timeout=PREFLIGHT_SECONDS, fetch_local=False
+    )
+    expected = _surroundings()
+    for answer in answered:
+        try:
+            found: dict[str, str] = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            raise ConfigError(
+                f"every node must run this project: {asked[answer]} cannot: {_last_line(error)}; "
+                "install lstm-search[cluster] there, or take the node out of the cluster"
+            ) from None
+        differences = [
+            f"{name} is {found[name]} there and {here} here"
+            for name, here in expected.items()
+            if found[name] != here
+        ]
+        if differences:
+            raise ConfigError(
+                f"every node must run what this one runs: on {asked[answer]} "
+                f"{', '.join(differences)}; install the same there (constraints.txt)"
+            )
+        if slots.device == "cuda" and found["CUDA"] == "no":
+            raise ConfigError(
+                f"every node that gives a trial a GPU must have CUDA: torch finds none on "
+                f"{asked[answer]}; mend its driver, or choose --device cpu"
+            )
+    if silent:
+        raise ConfigError(
+            f"every node must answer within {PREFLIGHT_SECONDS:g} s: {asked[silent[0]]} does not; "
+            "see that its ports are reachable, or take it out of the cluster"
+        )
+
+
+@ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
+def _look_around() -> dict[str, str]:
+    import search.trial  # noqa: F401  # whatever a trial needs must be there
+
+    return _surroundings() | {"CUDA": "yes" if torch.cuda.is_available() else "no"}
+
+
+def _surroundings() -> dict[str, str]:
+    packages = {name: version(name).partition("+")[0] for name in _MUST_BE_EQUAL}
+    return {"Python": platform.python_version(), **packages}
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+_WORKER_ENVIRONMENT = {
+    # glibc otherwise returns and maps again the memory of every large batch: half of a step.
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "268435456",
+    # Without it cuBLAS does not promise equal results for equal seeds.
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+
+
+@contextmanager
+def signal_handlers_kept() -> Iterator[None]:
+    """Put back the signal handlers that Ray replaces within."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        # Ray replaces none outside the main thread, where none could be put back either.
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                if handler is not None:  # None: set by other than Python, and not ours to know
+                    signal.signal(number, handler)
+
+
+def session_folder() -> str:
+    """Where the connected Ray keeps its temporary files on this machine."""
+    return str(ray._private.worker.global_worker.node.get_session_dir_path())

@@ -1,0 +1,165 @@
+"""A search over several hosts, each with a disk of its own: real Ray nodes on a real network."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.hosts import Host, Network, network, why_no_namespaces
+from benchmarks.invariants import check_count, check_weights, search_data
+from search.config import SearchConfig, parse_config
+from search.places import record_url, recorded_config
+from search.record import TrialRecord
+from search.study import read_study
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 300
+TINY = (
+    "--no-finalize",
+    "--device=cpu",
+    "--precision=float32",
+    "--pruner=none",
+    "--set=search.use_default_starts=false",
+    "--set=space.num_layers=1",
+    "--set=space.hidden_size={low: 4, high: 8}",
+    "--set=space.lookback=12",
+    "--set=space.batch_size=16",
+)
+SHORT = ("--set=training.max_steps=6", "--set=training.evaluate_every_steps=2")
+# Long enough to be met in the middle on any machine, short enough to be done twice.
+LONG = ("--set=training.max_steps=1500", "--set=training.evaluate_every_steps=50")
+A_TORCH_OF_ITS_OWN = """
+import importlib.metadata as metadata
+version = metadata.version
+metadata.version = lambda name: "2.11.0" if name == "torch" else version(name)
+"""
+
+
+@pytest.fixture
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    problem = why_no_namespaces()
+    if problem and os.environ.get("CI") == "true":
+        pytest.fail(problem)
+    if problem:
+        pytest.skip(problem)
+    # Not below /tmp, which is another on each host.
+    folder = Path("/var/tmp") / f"hosts-{os.getpid()}-{time.monotonic_ns()}"
+    folder.mkdir()
+    with network(folder) as made:
+        yield made
+    subprocess.run(["rm", "-r", str(folder)], check=True)
+
+
+@pytest.fixture
+def table(hosts: Network) -> Path:
+    """A table that only the host of the search has."""
+    rng = np.random.default_rng(0)
+    hours = pd.date_range("2024-01-01", periods=480, freq="h")
+    load = np.sin(2 * np.pi * np.arange(480) / 24) + 0.1 * rng.normal(size=480)
+    file = hosts.folder / "table.csv"
+    pd.DataFrame({"time": hours, "load": load}).to_csv(file, index=False)
+    return file
+
+
+def start_search(host: Host, table: Path, *flags: str) -> "subprocess.Popen[bytes]":
+    folder = host.network.folder
+    inside = host.command("env", f"-C{ROOT}", f"RAY_AUTH_TOKEN_PATH={host.network.token}")
+    command = [sys.executable, "-m", "search.run", f"--data={table}", f"--home={folder / 'home'}"]
+    with (folder / "search.log").open("ab") as log:
+        search = subprocess.Popen(
+            [*inside, *command, "--study=one", *TINY, *flags], stdout=log, stderr=log
+        )
+    host.network.started.append(search)
+    return search
+
+
+def trials_of(hosts: Network) -> list[TrialRecord]:
+    config = SearchConfig(home=str(hosts.folder / "home"), study="one")
+    return read_study(record_url(config, "one"), "one")[1]
+
+
+def wait_until(is_so: Callable[[], bool], search: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert search.poll() is None, "the search has ended"
+        assert time.monotonic() < until
+        time.sleep(0.3)
+
+
+def has_run_on(name: str, hosts: Network) -> Callable[[], bool]:
+    """Whether a trial has evaluated there, as far as the record says."""
+
+    def is_so() -> bool:
+        if not (hosts.folder / "home" / "studies" / "one.db").exists():
+            return False
+        try:
+            return any(trial.ran_on.get("host") == name for trial in trials_of(hosts))
+        except ValueError:  # a record that is being made
+            return False
+
+    return is_so
+
+
+def check(hosts: Network, num_trials: int) -> list[object]:
+    home = SearchConfig(home=str(hosts.folder / "home"), study="one")
+    config = parse_config(recorded_config(home, "one") | {"home": home.home})
+    trials = trials_of(hosts)
+    folder = config.studies_folder / "one"
+    found = check_count(trials, num_trials, is_done=True)
+    return [*found, *check_weights(folder, config, search_data(config), trials)]
+
+
+def test_trials_run_on_every_node_with_the_table_and_the_code_of_the_first(
+    hosts: Network, table: Path
+) -> None:
+    one, two = hosts.add_host(), hosts.add_host()
+    one.start_ray()
+    two.start_ray(one)
+    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=8", *SHORT)
+    assert search.wait(PATIENCE_SECONDS) == 0, (hosts.folder / "search.log").read_text()
+    assert {trial.ran_on["host"] for trial in trials_of(hosts)} == {"host1", "host2"}
+    assert check(hosts, 8) == []
+
+
+def test_a_node_of_another_torch_is_refused_by_its_name(hosts: Network, table: Path) -> None:
+    one, two = hosts.add_host(), hosts.add_host()
+    one.start_ray()
+    (hosts.folder / "sitecustomize.py").write_text(A_TORCH_OF_ITS_OWN)
+    two.start_ray(one, environment={"PYTHONPATH": str(hosts.folder)})
+    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=2", *SHORT)
+    assert search.wait(PATIENCE_SECONDS) == 2
+    said = (hosts.folder / "search.log").read_text()
+    assert "on host2 (10.77.0.2) torch is 2.11.0 there and" in said
+
+
+def test_a_cluster_that_wants_its_token_lets_nobody_in_without(hosts: Network, table: Path) -> None:
+    one = hosts.add_host()
+    one.start_ray()
+    hosts.token.write_text("0" * 64)
+    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=2", *SHORT)
+    assert search.wait(PATIENCE_SECONDS) == 2
+    assert "a cluster wants its token" in (hosts.folder / "search.log").read_text()
+
+
+@pytest.mark.parametrize("fault", ["killed", "cut off"])
+def test_a_search_outlives_a_node_that_is_lost(hosts: Network, table: Path, fault: str) -> None:
+    one, two = hosts.add_host(), hosts.add_host()
+    one.start_ray()
+    node = two.start_ray(one)
+    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=6", *LONG)
+    wait_until(has_run_on("host2", hosts), search)
+    if fault == "killed":
+        two.end_ray(node)
+    else:
+        two.cut_off()
+    assert search.wait(PATIENCE_SECONDS) == 0, (hosts.folder / "search.log").read_text()
+    assert {str(trial.state) for trial in trials_of(hosts)} == {"complete"}
+    assert check(hosts, 6) == []
