@@ -155,15 +155,14 @@ def _conclude(
 
 def _explain_grid(config: SearchConfig, console: Console, account: Account) -> int:
     """Write the page of a grid and show it in MLflow."""
-    from search.lock import locked
-    from search.places import lock_file
+    from search.places import study_locked
     from search.report.page import write_report
     from search.report.pictures import write_pictures
     from search.sync import show_study
     from search.tracking import ViewError
 
     assert config.study is not None
-    with locked(lock_file(config, config.study), config.study, config.storage):
+    with study_locked(config, config.study):
         report = write_report(config, config.study)
         write_pictures(config, config.study)
         with suppress(ViewError):  # that MLflow is behind, and how it catches up, was said

@@ -13,9 +13,8 @@ from rich.console import Console
 
 from pipelines.splits import SearchData
 from search.config import ConfigError, SearchConfig, SearchSettings
-from search.lock import locked
 from search.names import FINALISTS
-from search.places import lock_file
+from search.places import study_locked
 from search.record import (
     PlannedRun,
     TrialRecord,
@@ -145,7 +144,7 @@ def train_finalists(
     settings = admitting(own.search, best).model_copy(update={"trials": len(plan)})
     own = own.model_copy(update={"search": settings})  # its total is what lists of studies say
     assert own.study is not None
-    with locked(lock_file(own, own.study), own.study, own.storage):
+    with study_locked(own, own.study):
         result = search_study(own, folds, slots, console, is_quiet, plan, has_baselines=False)
     wanted = {(run.config, run.seed, run.fold) for run in plan}
     ended = [t for t in result.trials if (t.config, t.seed, t.fold) in wanted and t.state.counts]

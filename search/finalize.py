@@ -21,8 +21,7 @@ from search.conclusion import Conclusion, Named
 from search.config import ConfigError, SearchConfig
 from search.finalists import Finalist, train_finalists
 from search.judgement import Ensemble, load_ensemble, open_test
-from search.lock import locked
-from search.places import lock_file, record_url, tracking_uri, weights_folder
+from search.places import record_url, study_locked, tracking_uri, weights_folder
 from search.record import best_of_each_configuration
 from search.registration import choose_model, model_name, register_model
 from search.registry import champion_of
@@ -66,8 +65,7 @@ def finalize(
     """
     console = Console(quiet=True) if is_quiet else console or Console()
     assert config.study is not None
-    lock = lock_file(config, config.study)
-    with writing_explained(lock.parent.parent), locked(lock, config.study, config.storage):
+    with writing_explained(config.home_folder), study_locked(config, config.study):
         notes, trials = read_study(record_url(config, config.study), config.study)
         best = best_of_each_configuration(trials, config.final.finalists)
         longest = max((t.config.training.lookback for t in best if t.config), default=0)

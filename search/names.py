@@ -11,13 +11,13 @@ from pipelines.printable import printable
 FINALISTS = ".finalists"
 """Ends the name of the study that holds another's finalists."""
 
-# Windows takes these for devices, whatever their ending; `--resume latest` means another study.
 PLACEHOLDERS = ("{data}", "{date}")
 """What a study's name may hold until its search begins."""
 
 NUM_FINGERPRINT_DIGITS = 12
 """Of a table's fingerprint, where it is shown or stands in a name."""
 
+# Windows takes these for devices, whatever their ending; `--resume latest` means another study.
 _TAKEN = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|latest", re.IGNORECASE)
 
 

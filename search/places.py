@@ -2,10 +2,12 @@
 
 import json
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from search.config import SearchConfig, parse_config
+from search.lock import locked
 from search.names import FINALISTS, check_study_name
 from search.projection import trials_url
 from search.study import UnknownStudyError, read_study, study_names
@@ -102,6 +104,15 @@ def record_files(config: SearchConfig, study: str) -> list[Path]:
 def lock_file(config: SearchConfig, study: str) -> Path:
     """The lock of a study, held by whoever writes its record."""
     return config.studies_folder / f"{study}.lock"
+
+
+def study_locked(config: SearchConfig, study: str) -> AbstractContextManager[None]:
+    """Hold the lock of a study.
+
+    Raises:
+        StudyLockedError: where another process holds it; names that process.
+    """
+    return locked(lock_file(config, study), study, config.storage)
 
 
 def weights_folder(config: SearchConfig, study: str) -> Path:

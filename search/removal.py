@@ -14,7 +14,7 @@ from typing import Any
 
 from search.config import ConfigError, SearchConfig, parse_config
 from search.leftovers import unused_leftovers
-from search.lock import StudyLockedError, holder, is_locked, locked
+from search.lock import StudyLockedError, holder, is_locked
 from search.names import FINALISTS
 from search.openings import keep_openings
 from search.places import (
@@ -22,6 +22,7 @@ from search.places import (
     lock_file,
     record_files,
     record_url,
+    study_locked,
     tracking_uri,
     weights_folder,
 )
@@ -180,7 +181,7 @@ def _stored(config: SearchConfig, notes: dict[str, Any]) -> tuple[str, StoredRun
 @contextmanager
 def _held(config: SearchConfig, name: str) -> Iterator[None]:
     try:
-        with locked(lock_file(config, name), name, config.storage):
+        with study_locked(config, name):
             yield
     except StudyLockedError:
         who = holder(lock_file(config, name), config.storage)

@@ -18,9 +18,8 @@ from search.facts import facts_of, identity_of
 from search.grid import Grid, plan_grid
 from search.kept_weights import KeptWeights
 from search.limits import Limits
-from search.lock import locked
 from search.names import FINALISTS
-from search.places import experiment_name, record_url, tracking_uri, trials_page
+from search.places import experiment_name, record_url, study_locked, tracking_uri, trials_page
 from search.progress import Tally, make_progress
 from search.projection import StudyFacts
 from search.record import PlannedRun
@@ -82,8 +81,7 @@ def run_search(
     assert config.study is not None
     if on_resolved is not None:
         on_resolved(config)
-    lock = config.studies_folder / f"{config.study}.lock"
-    with writing_explained(lock.parent.parent), locked(lock, config.study, config.storage):
+    with writing_explained(config.home_folder), study_locked(config, config.study):
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
         slots = plan_slots(config.resources, config.resources.device, machines())

@@ -6,12 +6,12 @@ from pathlib import Path
 from pipelines.verdict import Verdict
 from search.config import ConfigError, SearchConfig
 from search.kept_weights import KeptWeights
-from search.lock import StudyLockedError, locked
+from search.lock import StudyLockedError
 from search.places import (
     config_of_study,
     experiment_name,
-    lock_file,
     record_url,
+    study_locked,
     tracking_uri,
     trials_page,
     weights_folder,
@@ -34,7 +34,7 @@ def sync_study(study: str, home: str | None = None, storage: str | None = None) 
     name = config.study
     assert name is not None
     try:
-        with locked(lock_file(config, name), name, config.storage):
+        with study_locked(config, name):
             num_trials, shown = show_study(config)
     except StudyLockedError:
         raise ConfigError(
