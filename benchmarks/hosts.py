@@ -104,7 +104,9 @@ class Network:
         run("ip", "-n", space, "address", "add", f"{address}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             run("ip", "-n", space, "link", "set", device, "up")
-        disks = "mount -t tmpfs tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm"
+        disks = (
+            "mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray && mount -t tmpfs tmpfs /dev/shm"
+        )
         setup = f"{disks} && hostname {name} && echo ready && exec sleep infinity"
         keeper = subprocess.Popen(
             ["ip", "netns", "exec", space, "unshare", "--mount", "--uts", "sh", "-c", setup],
