@@ -44,13 +44,12 @@ metadata.version = lambda name: "2.11.0" if name == "torch" else version(name)
 
 
 @pytest.fixture
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+def hosts() -> Iterator[Network]:
     problem = why_no_namespaces()
     if problem and os.environ.get("CI") == "true":
         pytest.fail(problem)
     if problem:
         pytest.skip(problem)
-    # Not below /tmp, which is another on each host.
     folder = Path("/var/tmp") / f"hosts-{os.getpid()}-{time.monotonic_ns()}"
     folder.mkdir()
     with network(folder) as made:
