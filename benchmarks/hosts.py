@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,18 +59,12 @@ class Host:
 
     def end_ray(self, node: "subprocess.Popen[bytes]") -> None:
         """End all that runs on this host but its keeper, as a power cut would."""
-        for process in set(self.network.processes(self.space)) - {self.keeper}:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        kill(set(processes(self.space)) - {self.keeper})
         node.wait()
 
     def cut_off(self) -> None:
         """Lose every packet from and to this host, without a word to anybody."""
         run("ip", "-n", self.network.switch, "link", "set", self.name, "down")
-
-    def restore(self) -> None:
-        """Let packets pass again."""
-        run("ip", "-n", self.network.switch, "link", "set", self.name, "up")
 
 
 class Network:
@@ -121,16 +115,10 @@ class Network:
         self._hosts.append(host)
         return host
 
-    def processes(self, space: str) -> list[int]:
-        """What runs in a namespace."""
-        return [int(process) for process in run("ip", "netns", "pids", space).split()]
-
     def end(self) -> None:
         """End all that runs on the hosts, then remove them."""
         spaces = [self.switch, *(host.space for host in self._hosts)]
-        for process in itertools.chain(*map(self.processes, spaces)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        kill(itertools.chain(*map(processes, spaces)))
         for started in self.started:
             started.wait()
         for space in spaces:
@@ -156,6 +144,18 @@ def why_no_namespaces() -> str:
     if os.geteuid() != 0 or subprocess.run(trial, capture_output=True).returncode != 0:
         return "needs the right to make network namespaces: run as root, in a container privileged"
     return ""
+
+
+def processes(space: str) -> list[int]:
+    """What runs in a namespace."""
+    return [int(process) for process in run("ip", "netns", "pids", space).split()]
+
+
+def kill(processes: Iterable[int]) -> None:
+    """End processes as a power cut would."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def run(*command: str) -> str:

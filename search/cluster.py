@@ -36,7 +36,7 @@ import torch  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from search.config import ConfigError, Resources  # noqa: E402
-from search.slots import Slots  # noqa: E402
+from search.slots import Slots, num_fitting  # noqa: E402
 
 KNOCK_SECONDS = 10.0  # for a cluster to answer
 PREFLIGHT_SECONDS = 30.0  # for all its nodes
@@ -65,16 +65,15 @@ def connect(resources: Resources, is_verbose: bool) -> None:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(level)
     address = resources.address or os.environ.get("RAY_ADDRESS")
-    if address and address != "local":
-        _check_that_it_answers(address)
-    else:
-        keep_token_to_owner()
     # Without "local" Ray would join whatever cluster was last started on this machine.
     place = {"address": address} if address else {"address": "local", "include_dashboard": False}
     environment: dict[str, Any] = {"env_vars": _WORKER_ENVIRONMENT}
     if address and address != "local":
+        _check_that_it_answers(address)
         environment["py_modules"] = [str(_PROJECT / floor) for floor in _FLOORS]
         environment["excludes"] = ["__pycache__"]
+    else:
+        keep_token_to_owner()
     with _refusals_explained(), signal_handlers_kept():
         ray.init(
             **place,
@@ -128,48 +127,51 @@ def check_nodes(slots: Slots) -> None:
     Raises:
         ConfigError: naming the first node that does not, and in what it differs.
     """
-    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) == 1:
         return  # this one
-    needs = {"CPU": slots.cpus_per_trial, "GPU": slots.gpus_per_trial}
+    needs = slots.cpus_per_trial, slots.gpus_per_trial
     asked = {
         _look_around.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ).remote(): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-        for node_id, node in nodes.items()
-        if all(node["Resources"].get(kind, 0) >= amount for kind, amount in needs.items())
+        for node in nodes
+        if num_fitting(node["Resources"], *needs)
     }
     answered, silent = ray.wait(
         list(asked), num_returns=len(asked), timeout=PREFLIGHT_SECONDS, fetch_local=False
     )
-    expected = _surroundings()
     for answer in answered:
-        try:
-            found: dict[str, str] = ray.get(answer)
-        except ray.exceptions.RayError as error:
-            raise ConfigError(
-                f"every node must run this project: {asked[answer]} cannot: {_last_line(error)}; "
-                "install lstm-search[cluster] there, or take the node out of the cluster"
-            ) from None
-        differences = [
-            f"{name} is {found[name]} there and {here} here"
-            for name, here in expected.items()
-            if found[name] != here
-        ]
-        if differences:
-            raise ConfigError(
-                f"every node must run what this one runs: on {asked[answer]} "
-                f"{', '.join(differences)}; install the same there (constraints.txt)"
-            )
-        if slots.device == "cuda" and found["CUDA"] == "no":
-            raise ConfigError(
-                f"every node that gives a trial a GPU must have CUDA: torch finds none on "
-                f"{asked[answer]}; mend its driver, or choose --device cpu"
-            )
+        _check_answer(answer, asked[answer], slots.device)
     if silent:
         raise ConfigError(
             f"every node must answer within {PREFLIGHT_SECONDS:g} s: {asked[silent[0]]} does not; "
             "see that its ports are reachable, or take it out of the cluster"
+        )
+
+
+def _check_answer(answer: Any, node: str, device: str) -> None:
+    try:
+        found: dict[str, str] = ray.get(answer)
+    except ray.exceptions.RayError as error:
+        raise ConfigError(
+            f"every node must run this project: {node} cannot: {_last_line(error)}; install "
+            "lstm-search[cluster] there, or take the node out of the cluster"
+        ) from None
+    differences = [
+        f"{name} is {found[name]} there and {here} here"
+        for name, here in _surroundings().items()
+        if found[name] != here
+    ]
+    if differences:
+        raise ConfigError(
+            f"every node must run what this one runs: on {node} {', '.join(differences)}; install "
+            "the same there (constraints.txt)"
+        )
+    if device == "cuda" and found["CUDA"] == "no":
+        raise ConfigError(
+            "every node that gives a trial a GPU must have CUDA: torch finds none on "
+            f"{node}; mend its driver, or choose --device cpu"
         )
 
 

@@ -35,7 +35,7 @@ def plan_slots(resources: Resources, device: str, machines: Sequence[Mapping[str
             "a trial on cuda needs a GPU: got gpus_per_trial=0; raise --gpus-per-trial, or choose "
             "--device cpu"
         )
-    count = sum(_fitting(machine, resources.cpus_per_trial, gpus) for machine in machines)
+    count = sum(num_fitting(machine, resources.cpus_per_trial, gpus) for machine in machines)
     if count == 0:
         raise ConfigError(_why_none_fits(resources.cpus_per_trial, gpus, machines))
     count = min(count, resources.max_concurrent or count)
@@ -57,7 +57,8 @@ def _why_none_fits(cpus: float, gpus: float, machines: Sequence[Mapping[str, flo
     )
 
 
-def _fitting(machine: Mapping[str, float], cpus: float, gpus: float) -> int:
+def num_fitting(machine: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """How many trials a machine has room for."""
     # Not `//`, by which a tenth of a CPU fits nineteen times into two.
     by_cpu = int(machine.get("CPU", 0) / cpus + 1e-9)
     return min(by_cpu, int(machine.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu

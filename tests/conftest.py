@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -22,6 +23,19 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
     return port
+
+
+def leave_out(reason: str) -> NoReturn:
+    """Skip the test that something here keeps from running, or fail it where CI=true."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def left_out() -> Callable[[str], NoReturn]:
+    """Skips the test that something here keeps from running, or fails it where CI=true."""
+    return leave_out
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +61,7 @@ def find_program(*names: str, beside: Sequence[str] = ()) -> Path:
         if path := shutil.which(name, path=folders):
             return Path(path)
     reason = f"needs {' or '.join(names)} on the path; tests/install-debian-packages.sh gets it"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    leave_out(reason)
 
 
 RunElsewhere = Callable[..., subprocess.CompletedProcess[str]]
@@ -83,9 +95,7 @@ def environment_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ru
         outcome = run(*pip, *requirements)
         if outcome.returncode != 0:
             reason = f"needs a package index for {' '.join(requirements)}: {outcome.stderr[-300:]}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason)
-            pytest.skip(reason)
+            leave_out(reason)
         return run
 
     return make

@@ -1,11 +1,11 @@
 """A search over several hosts, each with a disk of its own: real Ray nodes on a real network."""
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.hosts import Host, Network, network, why_no_namespaces
 from benchmarks.invariants import check_count, check_weights, search_data
-from search.config import SearchConfig, parse_config
-from search.places import record_url, recorded_config
+from search.config import SearchConfig
+from search.places import config_of_study, record_url
 from search.record import TrialRecord
 from search.study import read_study
 
@@ -44,17 +44,11 @@ metadata.version = lambda name: "2.11.0" if name == "torch" else version(name)
 
 
 @pytest.fixture
-def hosts() -> Iterator[Network]:
-    problem = why_no_namespaces()
-    if problem and os.environ.get("CI") == "true":
-        pytest.fail(problem)
-    if problem:
-        pytest.skip(problem)
-    folder = Path("/var/tmp") / f"hosts-{os.getpid()}-{time.monotonic_ns()}"
-    folder.mkdir()
-    with network(folder) as made:
+def hosts(tmp_path: Path, left_out: Callable[[str], NoReturn]) -> Iterator[Network]:
+    if problem := why_no_namespaces():
+        left_out(problem)
+    with network(tmp_path) as made:
         yield made
-    subprocess.run(["rm", "-r", str(folder)], check=True)
 
 
 @pytest.fixture
@@ -81,7 +75,7 @@ def start_search(host: Host, table: Path, *flags: str) -> "subprocess.Popen[byte
 
 
 def trials_of(hosts: Network) -> list[TrialRecord]:
-    config = SearchConfig(home=str(hosts.folder / "home"), study="one")
+    config = SearchConfig(home=str(hosts.folder / "home"))
     return read_study(record_url(config, "one"), "one")[1]
 
 
@@ -108,8 +102,7 @@ def has_run_on(name: str, hosts: Network) -> Callable[[], bool]:
 
 
 def check(hosts: Network, num_trials: int) -> list[object]:
-    home = SearchConfig(home=str(hosts.folder / "home"), study="one")
-    config = parse_config(recorded_config(home, "one") | {"home": home.home})
+    config = config_of_study("one", str(hosts.folder / "home"), None)
     trials = trials_of(hosts)
     folder = config.studies_folder / "one"
     found = check_count(trials, num_trials, is_done=True)
