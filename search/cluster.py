@@ -88,7 +88,9 @@ def _refusals_explained() -> Iterator[None]:
     try:
         yield
     except (ray.exceptions.AuthenticationError, ConnectionError) as error:
-        # Ray 2.60 says "Failed to connect" to a wrong token too.
+        # Ray 2.60 says this of a wrong token, other things where it finds or starts no cluster.
+        if isinstance(error, ConnectionError) and "Failed to connect to Ray" not in str(error):
+            raise
         raise ConfigError(
             "a cluster wants its token: it lets nobody in with the one that is here, or with none "
             f"({type(error).__name__}); name the file with its token by RAY_AUTH_TOKEN_PATH"

@@ -6,7 +6,9 @@ the machine may read, and uses it by itself only for clusters that it starts.
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from search.config import ConfigError
 
@@ -31,8 +33,12 @@ def keep_token_to_owner() -> None:
         return
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex(32), encoding="ascii")
+        with NamedTemporaryFile("w", dir=file.parent, encoding="ascii") as written:  # mode 600
+            written.write(secrets.token_hex(32))
+            written.flush()
+            # Whole or not at all, and never over the token of a search that began just before.
+            with suppress(FileExistsError):
+                os.link(written.name, file)
     except OSError as error:
         raise ConfigError(
             f"Ray's token must have a file: {file} cannot be made ({error.strerror}); name another "

@@ -1,6 +1,7 @@
 """The token of this user's own Ray clusters is made once and is for nobody else's eyes."""
 
 import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,19 @@ def test_a_token_is_made_that_only_its_owner_can_read(token: Path) -> None:
     keep_token_to_owner()
     assert len(token.read_text()) == 64
     assert (rights(token.parent), rights(token)) == (0o700, 0o600)
+
+
+def test_two_searches_that_begin_at_once_have_one_token(
+    token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def while_another_is_first(num_bytes: int) -> str:
+        token.write_text("the other's")
+        return "ours"
+
+    monkeypatch.setattr(secrets, "token_hex", while_another_is_first)
+    keep_token_to_owner()
+    assert [file.name for file in token.parent.iterdir()] == ["auth_token"]
+    assert token.read_text() == "the other's"
 
 
 def test_a_token_that_is_there_stays_and_is_closed_to_others(token: Path) -> None:
