@@ -4,11 +4,10 @@
 set -euo pipefail
 
 packages=(
-    iproute2        # makes hosts of network namespaces
     chromium        # looks at the MLflow pages
     chromium-driver # lets a test click in them
     postgresql      # keeps records; its programs are started, the service it sets up is not used
-    shellcheck      # reads the scripts of deploy/
+    iproute2        # makes hosts of network namespaces
 )
 
 is_installed() {
