@@ -1,7 +1,7 @@
 """`python -m search doctor`: what a search needs, looked at one by one, with a verdict each.
 
 What it prints are the first lines of every bug report, so it names no password and changes nothing
-but a probe file that it deletes again.
+but a probe file, and a probe run on an MLflow server, that it deletes again.
 """
 
 import fcntl
@@ -11,8 +11,6 @@ import shutil
 import socket
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,9 +21,15 @@ import torch
 from packaging.requirements import Requirement
 from rich.console import Console
 
-from search.config import SearchConfig
+from search.config import ConfigError, SearchConfig
 from search.facts import git_commit, hardware_name
-from search.places import experiment_name, known_studies, record_url, tracking_uri
+from search.places import (
+    experiment_name,
+    known_studies,
+    record_url,
+    shown_address,
+    tracking_uri,
+)
 from search.resolve import has_unused_gpu
 from search.studies import num_bytes_in, size_in_words
 from search.study import UnknownStudyError, read_study, shown_url
@@ -168,7 +172,7 @@ def _view(config: SearchConfig) -> Iterator[Finding]:
     if uri.startswith("sqlite:///"):
         yield _store(Path(uri.removeprefix("sqlite:///")), experiment)
     elif uri.startswith(("http://", "https://")):
-        yield _server(uri)
+        yield _server(uri, experiment)
     else:
         yield _ok("MLflow", f"store of another kind ({uri.partition(':')[0]}), not looked at")
 
@@ -182,19 +186,19 @@ def _store(path: Path, experiment: str) -> Finding:
     return _ok("MLflow", f"{path}, {size_in_words(path.stat().st_size)}, experiment {experiment}")
 
 
-def _server(uri: str) -> Finding:
+def _server(uri: str, experiment: str) -> Finding:
+    from search.view_check import check_view  # loads MLflow, which takes seconds
+
     shown = shown_address(uri)
     try:
-        health = f"{uri.rstrip('/')}/health"
-        # Only http and https come here.
-        with urllib.request.urlopen(health, timeout=ANSWER_SECONDS):  # nosec B310
-            return _ok("MLflow", f"{shown} answers")
-    except urllib.error.HTTPError as error:
-        return Finding(Verdict.WARNING, "MLflow", f"{shown} answers with error {error.code}")
-    except (OSError, ValueError) as error:
-        text = f"{shown} does not answer ({getattr(error, 'reason', error)}): start it, or correct "
-        text += "MLFLOW_TRACKING_URI; trials go on without it, and `search sync` shows them later"
-        return Finding(Verdict.WARNING, "MLflow", text)
+        problem = check_view(uri, experiment, makes_experiment=False)
+    except ConfigError as error:
+        return Finding(Verdict.BROKEN, "MLflow", str(error))
+    if problem is None:
+        return _ok("MLflow", f"{shown} answers, experiment {experiment}")
+    text = f"{shown} takes nothing ({problem}): start it, or correct MLFLOW_TRACKING_URI; "
+    text += "trials go on without it, and `search sync` shows them later"
+    return Finding(Verdict.WARNING, "MLflow", text)
 
 
 def _temporary_folder(config: SearchConfig) -> Iterator[Finding]:
@@ -232,13 +236,6 @@ def _environment() -> Iterator[Finding]:
     given = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     text = ", ".join(f"{name}={shown_address(value)}" for name, value in given.items())
     yield _ok("environment", text or "none of the variables that a search heeds")
-
-
-def shown_address(address: str) -> str:
-    """An address without name and password."""
-    kind, separator, rest = address.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{kind}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else address
 
 
 def _folder(what: str, folder: Path, remedy: str) -> Finding:

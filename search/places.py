@@ -134,6 +134,13 @@ def tracking_uri(config: SearchConfig) -> str:
     return configured or local_store_uri(config.home_folder)
 
 
+def shown_address(address: str) -> str:
+    """An address without name and password."""
+    kind, separator, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{kind}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else address
+
+
 def experiment_name(config: SearchConfig) -> str:
     """The MLflow experiment of a search: configured, from the environment, or `lstm-search`."""
     configured = config.tracking.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")

@@ -19,7 +19,14 @@ from search.grid import Grid, plan_grid
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.names import FINALISTS
-from search.places import experiment_name, record_url, study_locked, tracking_uri, trials_page
+from search.places import (
+    experiment_name,
+    record_url,
+    shown_address,
+    study_locked,
+    tracking_uri,
+    trials_page,
+)
 from search.progress import Tally, make_progress
 from search.projection import StudyFacts
 from search.record import PlannedRun
@@ -29,6 +36,7 @@ from search.slots import Slots, plan_slots
 from search.study import Study, open_study
 from search.tracking import set_verbosity
 from search.unwritable import writing_explained
+from search.view_check import check_view, is_server
 
 VIEW_PATIENCE_SECONDS = 60.0
 """How long the end of a search waits for MLflow to catch up."""
@@ -57,7 +65,8 @@ def run_search(
         on_resolved: is told, before the search begins, as what it will be recorded.
 
     Raises:
-        ValueError: for a configuration or a table that cannot be searched.
+        ValueError: for a configuration or a table that cannot be searched, and for an MLflow
+            server that refuses what a search shows.
         StudyLockedError: where another process searches this study.
         UnwritableError: where the record cannot be written, on a full disk for instance.
     """
@@ -81,6 +90,7 @@ def run_search(
     assert config.study is not None
     if on_resolved is not None:
         on_resolved(config)
+    _check_view(config, console)
     with writing_explained(config.home_folder), study_locked(config, config.study):
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
@@ -142,6 +152,13 @@ def search_study(
     url = experiment_id and trials_page(config, experiment_id)
     study.note("mlflow_url", url)
     return SearchResult(config, ending, trials, recorded_baselines(study.attributes), url)
+
+
+def _check_view(config: SearchConfig, console: Console) -> None:
+    uri = tracking_uri(config)
+    if is_server(uri) and (problem := check_view(uri, experiment_name(config))):
+        line = f"MLflow at {shown_address(uri)} takes nothing yet ({problem}); trials go on"
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _read_table(

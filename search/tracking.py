@@ -29,6 +29,8 @@ for _name, _value in {
     # server is gone; here whoever calls tries again. One retry bridges a server's hiccup.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # It would draw over the screen of a search.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }.items():
     os.environ.setdefault(_name, _value)
 
@@ -86,6 +88,9 @@ _RUN_STATUS = {
 
 
 REASON_CHARACTERS = 200
+
+# So marked, its page opens on runs and metrics instead of on traces of chats.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class ViewError(ValueError):
@@ -555,10 +560,8 @@ def _make_experiment(client: MlflowClient, uri: str, name: str) -> str:
     path = _sqlite_path(uri)
     # An absolute place serves a direct client and a server alike.
     location = None if path is None else (path.parent / "artifacts").absolute().as_uri()
-    # So marked, the page opens on runs and metrics instead of on traces of chats.
-    tags = {"mlflow.experimentKind": "custom_model_development"}
     try:
-        return str(client.create_experiment(name, artifact_location=location, tags=tags))
+        return str(client.create_experiment(name, location, EXPERIMENT_TAGS))
     except MlflowException:
         made_meanwhile = client.get_experiment_by_name(name)
         if made_meanwhile is None:

@@ -8,6 +8,7 @@ packages=(
     chromium-driver # lets a test click in them
     postgresql      # keeps records; its programs are started, the service it sets up is not used
     iproute2        # makes hosts of network namespaces
+    shellcheck      # reads the scripts of deploy/
 )
 
 is_installed() {

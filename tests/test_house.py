@@ -21,6 +21,7 @@ DOORS = {
     "ray": {"search/executor.py", "search/cluster.py", "search/submit.py"},
     "mlflow": {
         "search/tracking.py",
+        "search/view_check.py",
         "search/registry.py",
         "pipelines/serving.py",
         "pipelines/served_model.py",

@@ -423,7 +423,7 @@ class MlflowServer:
     """`mlflow server` on a store in `folder`; it can be stopped and started again."""
 
     def __init__(self, folder: Path, empty_view: Path):
-        self._folder = folder
+        self.folder = folder
         shutil.copy(empty_view, folder / "mlflow.db")
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
@@ -432,15 +432,15 @@ class MlflowServer:
         self.store_uri = f"sqlite:///{folder / 'mlflow.db'}"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    def start(self, *options: str, **variables: str) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", *options]
         command += ["--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--backend-store-uri", self.store_uri]
-        command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
         self._process = subprocess.Popen(
             command,
-            cwd=self._folder,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            cwd=self.folder,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | variables,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -464,6 +464,12 @@ class MlflowServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # its own group: children left behind
         self._process = None
+
+
+@pytest.fixture(scope="session")
+def make_mlflow_server(empty_view: Path) -> Callable[[Path], MlflowServer]:
+    """An MLflow server in a folder, not started yet; whoever starts it stops it."""
+    return lambda folder: MlflowServer(folder, empty_view)
 
 
 @pytest.fixture(scope="session")

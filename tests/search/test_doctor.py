@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from search import doctor
 from search.__main__ import app
 from search.config import SearchConfig
-from search.doctor import Finding, Verdict, examine, shown_address
+from search.doctor import Finding, Verdict, examine
+from search.places import shown_address
 
 
 @pytest.fixture(autouse=True)
@@ -128,12 +129,16 @@ def test_a_look_that_fails_is_a_finding_and_the_others_go_on(
 # MLflow and Ray
 
 
-class Health(http.server.BaseHTTPRequestHandler):
-    """Answers as MLflow's `/health`, or with an error at any other address."""
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Answers as an MLflow without an experiment, or with an error at any other address."""
 
     def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/health" else 503)
+        known = {"/version": (200, b"3.17.2")}
+        known["/api/2.0/mlflow/experiments/get-by-name"] = (404, b"{}")
+        status, content = known.get(self.path.partition("?")[0], (503, b""))
+        self.send_response(status)
         self.end_headers()
+        self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -141,7 +146,7 @@ class Health(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"127.0.0.1:{server.server_port}"
@@ -153,7 +158,9 @@ def test_a_tracking_server_is_asked_whether_it_is_well(
     tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{server}")
-    assert finding(tmp_path, "MLflow") == Finding(Verdict.OK, "MLflow", f"http://{server} answers")
+    assert finding(tmp_path, "MLflow") == Finding(
+        Verdict.OK, "MLflow", f"http://{server} answers, experiment lstm-search"
+    )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{server}/elsewhere")
     found = finding(tmp_path, "MLflow")
     assert (found.verdict, "error 503" in found.text) == (Verdict.WARNING, True)
