@@ -34,13 +34,24 @@ class Host:
         return ["nsenter", f"--target={self.keeper}", "--net", "--uts", "--mount", *arguments]
 
     def start_ray(
-        self, head: "Host | None" = None, environment: Mapping[str, str] | None = None
+        self,
+        head: "Host | None" = None,
+        environment: Mapping[str, str] | None = None,
+        dashboard_host: str | None = None,
     ) -> "subprocess.Popen[bytes]":
-        """Start a node of a cluster, its head without a `head`; returns once it runs."""
+        """Start a node of a cluster, its head without a `head`; returns once it runs.
+
+        Args:
+            head: the cluster's.
+            environment: variables of the node.
+            dashboard_host: where the head's dashboard, and with it the jobs, listen; None: nowhere.
+        """
         ray = [str(Path(sys.executable).with_name("ray")), "start", "--block"]
         ray += ["--num-cpus=1", "--num-gpus=0", f"--node-ip-address={self.address}"]
         ray += ["--disable-usage-stats", "--object-store-memory=100000000"]
-        ray += ["--head", "--port=6379", "--include-dashboard=false"] if head is None else []
+        ray += ["--head", "--port=6379"] if head is None else []
+        ray += [f"--include-dashboard={dashboard_host is not None}"] if head is None else []
+        ray += [f"--dashboard-host={dashboard_host}"] if dashboard_host is not None else []
         ray += [f"--address={head.address}:6379"] if head is not None else []
         settings = ["env", "RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN_PATH={self.network.token}"]
         settings += [f"{name}={value}" for name, value in (environment or {}).items()]

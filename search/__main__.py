@@ -17,6 +17,8 @@ app = typer.Typer(
 studies = typer.Typer(no_args_is_help=True, help="List, show, export and delete studies.")
 app.command("run")(run_command.run)
 app.add_typer(studies, name="studies")
+job = typer.Typer(no_args_is_help=True, help="Look after searches that were submitted.")
+app.add_typer(job, name="job")
 
 StudyArgument = Annotated[str, typer.Argument(help="Name of the study; default: the latest.")]
 StudyName = Annotated[str, typer.Argument(help="Name of the study; `latest` is the newest.")]
@@ -26,6 +28,17 @@ Home = Annotated[
     typer.Option(help="Folder of record and view (LSTM_SEARCH_HOME; default: mlruns)."),
 ]
 Storage = Annotated[str | None, typer.Option(help="Database URL of the record, if elsewhere.")]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        help="The dashboard of a Ray cluster, http://HOST:8265.", envvar="RAY_API_SERVER_ADDRESS"
+    ),
+]
+SubmittedStudy = Annotated[str, typer.Argument(help="Name of the submitted study.")]
+THIS_CLUSTER = "http://127.0.0.1:8265"
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Send the token over plain HTTP to another host.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -234,6 +247,62 @@ def export(
         from search import study_commands
 
         study_commands.export(study, to, home, storage)
+
+
+@app.command()
+def submit(
+    study: Annotated[str, typer.Option(help="Name of the study, as nightly-{date}.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Flags of python -m search.run, behind a --.")
+    ] = None,
+    address: Cluster = THIS_CLUSTER,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Follow the search to its end.")
+    ] = True,
+    insecure: Insecure = False,
+) -> None:
+    """Search on a Ray cluster, as a job; safe to be tried again (docs/cluster.md).
+
+    While a search of this name runs, its log is followed; after a crash it goes on; after its end
+    it is reported. Example: python -m search submit --study load -- --trials 500 --data load.csv
+    """
+    with run_command.usage_errors_shown():
+        from search import job_commands
+
+        raise typer.Exit(job_commands.submit(study, arguments or [], address, wait, insecure))
+
+
+@job.command()
+def status(
+    study: SubmittedStudy, address: Cluster = THIS_CLUSTER, insecure: Insecure = False
+) -> None:
+    """Tell how far a submitted search is; exit with its outcome once it is over."""
+    with run_command.usage_errors_shown():
+        from search import job_commands
+
+        raise typer.Exit(job_commands.status(study, address, insecure))
+
+
+@job.command()
+def logs(
+    study: SubmittedStudy, address: Cluster = THIS_CLUSTER, insecure: Insecure = False
+) -> None:
+    """Print what a submitted search has said so far."""
+    with run_command.usage_errors_shown():
+        from search import job_commands
+
+        job_commands.logs(study, address, insecure)
+
+
+@job.command()
+def stop(
+    study: SubmittedStudy, address: Cluster = THIS_CLUSTER, insecure: Insecure = False
+) -> None:
+    """End a submitted search in order; submitting it again goes on."""
+    with run_command.usage_errors_shown():
+        from search import job_commands
+
+        job_commands.stop(study, address, insecure)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from search.cluster_token import keep_token_to_owner, use_token_if_there
@@ -37,12 +36,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 
 from search.config import ConfigError, Resources  # noqa: E402
 from search.slots import Slots, num_fitting  # noqa: E402
+from search.source import FLOORS, PROJECT  # noqa: E402
 
 KNOCK_SECONDS = 10.0  # for a cluster to answer
 PREFLIGHT_SECONDS = 30.0  # for all its nodes
 
-_PROJECT = Path(__file__).parents[1]
-_FLOORS = ("models", "pipelines", "search")
 _MUST_BE_EQUAL = ("torch", "numpy", "pydantic", "safetensors")
 """Packages that a trial computes with, or that the processes talk by."""
 
@@ -70,7 +68,7 @@ def connect(resources: Resources, is_verbose: bool) -> None:
     environment: dict[str, Any] = {"env_vars": _WORKER_ENVIRONMENT}
     if address and address != "local":
         _check_that_it_answers(address)
-        environment["py_modules"] = [str(_PROJECT / floor) for floor in _FLOORS]
+        environment["py_modules"] = [str(PROJECT / floor) for floor in FLOORS]
         environment["excludes"] = ["__pycache__"]
     else:
         keep_token_to_owner()

@@ -5,15 +5,18 @@ What a flag means is in `search/config.py`. Heavy imports wait until a search be
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.printable import printable
+
+if TYPE_CHECKING:
+    from search.config import SearchConfig
 
 EXIT_WRONG_USAGE = 2
 
@@ -230,12 +233,10 @@ def run(
 
       python -m search.run --data sales.csv --init sales.yaml
     """
-    flags = {_SETTINGS[name]: value for name, value in locals().items() if name in _SETTINGS}
-    given = {path: value for path, value in flags.items() if value is not None}
+    read = partial(read_config, locals())
     from search import commands
     from search.hooks import Hooks, account_told
 
-    read = partial(commands.read_config, config, overrides or [], given, resume, add_trials)
     with usage_errors_shown():
         if init is not None:
             commands.write_configuration(read(), init)
@@ -245,6 +246,25 @@ def run(
             with account_told(Hooks(summary_json, on_finish)) as account:
                 exit_code = commands.search(read(), verbose, quiet, account)
             raise typer.Exit(exit_code)
+
+
+def flags_of(arguments: list[str]) -> Mapping[str, Any]:
+    """A command line's flags, by the names that they have in `run`."""
+    mine = list(with_latest(arguments))  # parsing empties it
+    return typer.main.get_command(app).make_context("search.run", mine).params
+
+
+def read_config(flags: Mapping[str, Any]) -> "SearchConfig":
+    """The configuration that flags ask for.
+
+    Raises:
+        ValueError: for settings that cannot be.
+    """
+    from search.commands import read_config
+
+    given = {path: flags[name] for name, path in _SETTINGS.items() if flags[name] is not None}
+    overrides = flags["overrides"] or []
+    return read_config(flags["config"], overrides, given, flags["resume"], flags["add_trials"])
 
 
 @contextmanager

@@ -127,8 +127,8 @@ class _Check:
         if int(first) < OLDEST_VERSION:
             raise ConfigError(
                 f"the MLflow server must have version {OLDEST_VERSION} or a later one: "
-                f"{self._shown} has {answer.text.strip()[:20]}; update it, or use the local store "
-                "(unset MLFLOW_TRACKING_URI)"
+                f"{self._shown} has {answer.text.strip()[:20]}; have it brought "
+                "up to date, or take the local store (MLFLOW_TRACKING_URI not set)"
             )
 
     def _experiment_id(self, makes_experiment: bool) -> str | None:

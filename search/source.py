@@ -1,0 +1,14 @@
+"""The code of this project, as it is sent to a cluster."""
+
+import shutil
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+FLOORS = ("models", "pipelines", "search")
+
+
+def copy_source(folder: Path) -> None:
+    """Put a copy of the code into a folder, from which `python -m search.run` then runs."""
+    for floor in FLOORS:
+        without = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PROJECT / floor, folder / floor, ignore=without)
