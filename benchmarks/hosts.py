@@ -77,6 +77,10 @@ class Host:
         """Lose every packet from and to this host, without a word to anybody."""
         run("ip", "-n", self.network.switch, "link", "set", self.name, "down")
 
+    def plug_in_again(self) -> None:
+        """Let packets pass again after `cut_off`."""
+        run("ip", "-n", self.network.switch, "link", "set", self.name, "up")
+
 
 class Network:
     """A bridge, in a namespace of its own, and the hosts on it."""

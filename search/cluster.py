@@ -62,11 +62,11 @@ def connect(resources: Resources, is_verbose: bool) -> None:
     level = logging.INFO if is_verbose else logging.ERROR
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(level)
-    address = resources.address or os.environ.get("RAY_ADDRESS")
+    address = _joined_address(resources)
     # Without "local" Ray would join whatever cluster was last started on this machine.
     place = {"address": address} if address else {"address": "local", "include_dashboard": False}
     environment: dict[str, Any] = {"env_vars": _WORKER_ENVIRONMENT}
-    if address and address != "local":
+    if address:
         _check_that_it_answers(address)
         environment["py_modules"] = [str(PROJECT / floor) for floor in FLOORS]
         environment["excludes"] = ["__pycache__"]
@@ -79,6 +79,11 @@ def connect(resources: Resources, is_verbose: bool) -> None:
             logging_level=level,
             runtime_env=environment,
         )
+
+
+def _joined_address(resources: Resources) -> str | None:
+    address = resources.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address or None
 
 
 @contextmanager
@@ -121,15 +126,17 @@ def machines() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def check_nodes(slots: Slots) -> None:
+def check_nodes(slots: Slots, resources: Resources) -> None:
     """See that each node that can take a trial answers, with the versions and the device of here.
+
+    A Ray that was started here has them.
 
     Raises:
         ConfigError: naming the first node that does not, and in what it differs.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) == 1:
-        return  # this one
+    if len(nodes) == 1 and _joined_address(resources) is None:
+        return
     needs = slots.cpus_per_trial, slots.gpus_per_trial
     asked = {
         _look_around.options(

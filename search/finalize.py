@@ -76,7 +76,7 @@ def finalize(
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
         slots = plan_slots(config.resources, config.resources.device, machines())
-        check_nodes(slots)
+        check_nodes(slots, config.resources)
         console.print(
             f"finalists: the best {len(best)}, {config.final.seeds} seeds each on {len(folds)} "
             "rolling origins",

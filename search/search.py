@@ -95,7 +95,7 @@ def run_search(
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
         slots = plan_slots(config.resources, config.resources.device, machines())
-        check_nodes(slots)
+        check_nodes(slots, config.resources)
         for line in (device_line(slots), f"study {config.study}", *map(printable, notes)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         result = search_study(config, (search_data,), slots, console, is_quiet, grid.runs)

@@ -37,19 +37,25 @@ def plan_slots(resources: Resources, device: str, machines: Sequence[Mapping[str
         )
     count = sum(num_fitting(machine, resources.cpus_per_trial, gpus) for machine in machines)
     if count == 0:
-        raise ConfigError(_why_none_fits(resources.cpus_per_trial, gpus, machines))
+        raise ConfigError(_why_none_fits(resources.cpus_per_trial, gpus, device, machines))
     count = min(count, resources.max_concurrent or count)
     return Slots(count, resources.cpus_per_trial, gpus, device)
 
 
-def _why_none_fits(cpus: float, gpus: float, machines: Sequence[Mapping[str, float]]) -> str:
+def _why_none_fits(
+    cpus: float, gpus: float, device: str, machines: Sequence[Mapping[str, float]]
+) -> str:
     for kind, needed in (("GPU", gpus), ("CPU", cpus)):
         on_each = [machine.get(kind, 0) for machine in machines]
         if needed > max(on_each, default=0):
             there = f"the cluster has {sum(on_each):g}"
-            there += f", at most {max(on_each):g} on one machine" if len(on_each) > 1 else ""
+            there += (
+                f", at most {max(on_each):g} on one machine" if sum(map(bool, on_each)) > 1 else ""
+            )
             plural = "" if needed == 1 else "s"
             remedy = f"lower --{kind.lower()}s-per-trial"
+            if kind == "GPU" and device == "cuda" and not any(on_each):
+                remedy = "choose --device cpu, or a cluster with GPUs"
             return f"a trial needs {needed:g} {kind}{plural}: {there}; {remedy}"
     return (
         f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs on one machine: no machine has both; lower "

@@ -36,6 +36,7 @@ TINY = (
 SHORT = ("--set=training.max_steps=6", "--set=training.evaluate_every_steps=2")
 # Long enough to be met in the middle on any machine, short enough to be done twice.
 LONG = ("--set=training.max_steps=1500", "--set=training.evaluate_every_steps=50")
+A_WHILE_SECONDS = 8
 A_TORCH_OF_ITS_OWN = """
 import importlib.metadata as metadata
 version = metadata.version
@@ -141,7 +142,7 @@ def test_a_cluster_that_wants_its_token_lets_nobody_in_without(hosts: Network, t
     assert "a cluster wants its token" in (hosts.folder / "search.log").read_text()
 
 
-@pytest.mark.parametrize("fault", ["killed", "cut off"])
+@pytest.mark.parametrize("fault", ["killed", "cut off", "cut off for a while"])
 def test_a_search_outlives_a_node_that_is_lost(hosts: Network, table: Path, fault: str) -> None:
     one, two = hosts.add_host(), hosts.add_host()
     one.start_ray()
@@ -152,6 +153,40 @@ def test_a_search_outlives_a_node_that_is_lost(hosts: Network, table: Path, faul
         two.end_ray(node)
     else:
         two.cut_off()
+    if fault == "cut off for a while":
+        time.sleep(A_WHILE_SECONDS)
+        two.plug_in_again()
+    check_that_it_completes(search, hosts)
+
+
+def test_a_search_outlives_two_of_three_nodes(hosts: Network, table: Path) -> None:
+    one, two, three = hosts.add_host(), hosts.add_host(), hosts.add_host()
+    one.start_ray()
+    node = two.start_ray(one)
+    three.start_ray(one)
+    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=6", *LONG)
+    wait_until(has_run_on("host3", hosts), search)
+    three.cut_off()
+    wait_until(has_run_on("host2", hosts), search)
+    two.end_ray(node)
+    time.sleep(A_WHILE_SECONDS)
+    three.plug_in_again()
+    check_that_it_completes(search, hosts)
+
+
+def test_a_node_that_joins_takes_the_place_of_one_that_is_lost(hosts: Network, table: Path) -> None:
+    one, two = hosts.add_host(), hosts.add_host()
+    one.start_ray()
+    node = two.start_ray(one)
+    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=6", *LONG)
+    wait_until(has_run_on("host2", hosts), search)
+    hosts.add_host().start_ray(one)
+    two.end_ray(node)
+    check_that_it_completes(search, hosts)
+    assert "host3" in {trial.ran_on["host"] for trial in trials_of(hosts)}
+
+
+def check_that_it_completes(search: "subprocess.Popen[bytes]", hosts: Network) -> None:
     assert search.wait(PATIENCE_SECONDS) == 0, (hosts.folder / "search.log").read_text()
     assert {str(trial.state) for trial in trials_of(hosts)} == {"complete"}
     assert check(hosts, 6) == []

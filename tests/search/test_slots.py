@@ -91,6 +91,11 @@ def test_a_trial_on_cuda_without_a_gpu_is_refused() -> None:
         plan_slots(Resources(gpus_per_trial=0), "cuda", [WORKSTATION])
 
 
+def test_cuda_on_a_cluster_without_a_gpu_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"needs 1 GPU: the cluster has 0; choose --device cpu"):
+        plan_slots(Resources(), "cuda", [LAPTOP, LAPTOP])
+
+
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (2, 2), (2.5, 2)])
 def test_a_trial_has_a_thread_for_each_whole_cpu(cpus: float, threads: int) -> None:
     assert Slots(1, cpus, 0, "cpu").threads_per_trial == threads

@@ -92,7 +92,9 @@ def up_to(path: str, answer: tuple[int, Any]) -> Script:
 def test_a_server_of_an_older_version_is_refused_with_its_version_and_the_remedy(
     version: str,
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"must have version 3 .* has {version}; update it"):
+    with pytest.raises(
+        ConfigError, match=rf"must have version 3 .* has {version}; have it brought up"
+    ):
         check({"/version": (200, version)})
 
 
