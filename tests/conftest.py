@@ -1,15 +1,17 @@
-"""What all tests share: a quiet environment, a free port, a headless browser."""
+"""What all tests share: a quiet environment, a free port, hosts, a headless browser."""
 
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+from benchmarks.hosts import Network, network, why_no_namespaces
 
 # Ray and MLflow read these when they are imported, which test modules do after this file.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -36,6 +38,26 @@ def leave_out(reason: str) -> NoReturn:
 def left_out() -> Callable[[str], NoReturn]:
     """Skips the test that something here keeps from running, or fails it where CI=true."""
     return leave_out
+
+
+@pytest.fixture(scope="session")
+def namespaces() -> None:
+    """The right, and the programs, to make hosts of network namespaces."""
+    if problem := why_no_namespaces():
+        leave_out(problem)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, namespaces: None) -> Iterator[Network]:
+    """A network without hosts; they are added by the test, and end with it."""
+    with network(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[..., Path]:
+    """Finds the first of some programs that is there, or skips the test."""
+    return find_program
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,14 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.hosts import Host, Network, network, why_no_namespaces
+from benchmarks.hosts import Host, Network
 from benchmarks.invariants import check_count, check_weights, search_data
 from search.config import SearchConfig
 from search.places import config_of_study, record_url
@@ -42,14 +41,6 @@ import importlib.metadata as metadata
 version = metadata.version
 metadata.version = lambda name: "2.11.0" if name == "torch" else version(name)
 """
-
-
-@pytest.fixture
-def hosts(tmp_path: Path, left_out: Callable[[str], NoReturn]) -> Iterator[Network]:
-    if problem := why_no_namespaces():
-        left_out(problem)
-    with network(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -6,15 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.hosts import Host, network, processes, why_no_namespaces
+from benchmarks.hosts import Host, network, processes
 from benchmarks.invariants import check_count, check_weights, search_data
 from search.config import SearchConfig
 from search.places import config_of_study, record_url
@@ -115,11 +114,7 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    tmp_path_factory: pytest.TempPathFactory, left_out: Callable[[str], NoReturn]
-) -> Iterator[Cluster]:
-    if problem := why_no_namespaces():
-        left_out(problem)
+def cluster(tmp_path_factory: pytest.TempPathFactory, namespaces: None) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "home").mkdir()
     rng = np.random.default_rng(0)
