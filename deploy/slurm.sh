@@ -72,7 +72,7 @@ PYTHON
 
 python -m search.run "$@" --study="$SLURM_JOB_NAME" --address="$cluster_address" &
 search=$!
-trap 'kill -TERM "$search"' TERM
+trap 'kill -TERM "$search" 2>/dev/null || true' TERM
 
 exit_code=0
 wait "$search" || exit_code=$?
