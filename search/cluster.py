@@ -7,9 +7,10 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any
+from unittest.mock import patch
 
 from search.cluster_token import keep_token_to_owner, use_token_if_there
 
@@ -32,6 +33,7 @@ use_token_if_there()
 
 import ray  # noqa: E402
 import torch  # noqa: E402
+from ray._private import ray_constants  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from search.config import ConfigError, Resources  # noqa: E402
@@ -64,7 +66,9 @@ def connect(resources: Resources, is_verbose: bool) -> None:
         logging.getLogger(name).setLevel(level)
     address = _joined_address(resources)
     # Without "local" Ray would join whatever cluster was last started on this machine.
-    place = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    place: dict[str, Any] = {"address": address}
+    if address is None:
+        place = {"address": "local", "include_dashboard": False}
     environment: dict[str, Any] = {"env_vars": _WORKER_ENVIRONMENT}
     if address:
         _check_that_it_answers(address)
@@ -72,13 +76,28 @@ def connect(resources: Resources, is_verbose: bool) -> None:
         environment["excludes"] = ["__pycache__"]
     else:
         keep_token_to_owner()
-    with _refusals_explained(), signal_handlers_kept():
+    is_alone = nullcontext() if address else _loopback_only()
+    with _refusals_explained(), signal_handlers_kept(), is_alone:
         ray.init(
             **place,
             log_to_driver=is_verbose,
             logging_level=level,
             runtime_env=environment,
         )
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Let a Ray that starts within listen on 127.0.0.1, where it would on every address.
+
+    By the switch that makes it so on macOS and Windows: Ray has no other for a cluster of one.
+    """
+    switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    with (
+        patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
+        patch.dict(os.environ, {switch: "0"}),
+    ):
+        yield
 
 
 def _joined_address(resources: Resources) -> str | None:

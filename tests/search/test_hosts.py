@@ -169,15 +169,17 @@ def test_a_node_that_joins_takes_the_place_of_one_that_is_lost(hosts: Network, t
     one, two = hosts.add_host(), hosts.add_host()
     one.start_ray()
     node = two.start_ray(one)
-    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=6", *LONG)
+    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=12", *LONG)
     wait_until(has_run_on("host2", hosts), search)
     hosts.add_host().start_ray(one)
     two.end_ray(node)
-    check_that_it_completes(search, hosts)
+    check_that_it_completes(search, hosts, 12)
     assert "host3" in {trial.ran_on["host"] for trial in trials_of(hosts)}
 
 
-def check_that_it_completes(search: "subprocess.Popen[bytes]", hosts: Network) -> None:
+def check_that_it_completes(
+    search: "subprocess.Popen[bytes]", hosts: Network, num_trials: int = 6
+) -> None:
     assert search.wait(PATIENCE_SECONDS) == 0, (hosts.folder / "search.log").read_text()
     assert {str(trial.state) for trial in trials_of(hosts)} == {"complete"}
-    assert check(hosts, 6) == []
+    assert check(hosts, num_trials) == []
