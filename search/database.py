@@ -5,7 +5,7 @@ import importlib.util
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import sqlalchemy
@@ -27,6 +27,10 @@ _SET = sqlalchemy.select(
 )
 _WAIT_FOR_LOCK = sqlalchemy.text("SELECT pg_advisory_lock(:key)")
 _TRY_LOCK = sqlalchemy.text("SELECT pg_try_advisory_lock(:key)")
+_IS_HELD = sqlalchemy.text(
+    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
+    "AND pid = pg_backend_pid() AND ((classid::bigint << 32) | objid::bigint) = :key)"
+)
 _HOLDER = sqlalchemy.text(
     "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
     "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
@@ -37,6 +41,63 @@ _HOLDER = sqlalchemy.text(
 
 class HeldElsewhereError(RuntimeError):
     """Another process, perhaps on another machine, holds the lock."""
+
+
+class LostStudyError(RuntimeError):
+    """A search has lost its study to another one while the database was away."""
+
+
+class StillHeldError(RuntimeError):
+    """The server has not noticed yet that this process's earlier connection has ended."""
+
+
+class HeldStudy:
+    """A study's lock in its database, which ends with its connection and can be taken again."""
+
+    def __init__(self, url: str, study: str, connection: sqlalchemy.Connection):
+        """Take over a connection that holds the lock."""
+        self._url, self._study = url, study
+        self._connection = connection
+        self._again = ExitStack()
+
+    def is_held(self) -> bool:
+        """Whether this connection holds the lock.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: where the server does not answer on a new connection.
+        """
+        if self._connection.closed or self._connection.invalidated:
+            return False
+        try:
+            key = {"key": _key_of(self._study)}
+            return bool(self._connection.execute(_IS_HELD, key).scalar_one())
+        except sqlalchemy.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                return False
+            raise
+
+    def retake(self) -> None:
+        """Take the lock by a new connection.
+
+        Raises:
+            LostStudyError: where another process has taken it meanwhile.
+            StillHeldError: where the server still believes in the old connection.
+            sqlalchemy.exc.SQLAlchemyError: where the server does not answer.
+        """
+        self.close()
+        connection = self._again.enter_context(_connected(self._url))
+        if not connection.execute(_TRY_LOCK, {"key": _key_of(self._study)}).scalar_one():
+            who = _named(connection, self._study) or "another process"
+            self.close()
+            if who == _signed():
+                raise StillHeldError(f"{who} holds {self._study} by a connection that has ended")
+            raise LostStudyError(f"{who} has taken study {self._study} meanwhile")
+        self._connection = connection
+
+    def close(self) -> None:
+        """Leave the lock that was taken again."""
+        with suppress(sqlalchemy.exc.SQLAlchemyError):
+            self._again.close()
 
 
 def is_postgresql(url: str) -> bool:
@@ -71,7 +132,7 @@ def connect_args(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def study_held(url: str, study: str) -> Iterator[None]:
+def study_held(url: str, study: str) -> Iterator[HeldStudy]:
     """Hold a study's lock in its database; the server frees it when this process ends.
 
     Raises:
@@ -80,7 +141,11 @@ def study_held(url: str, study: str) -> Iterator[None]:
     with _connected(url) as connection:
         if not connection.execute(_TRY_LOCK, {"key": _key_of(study)}).scalar_one():
             raise HeldElsewhereError(_named(connection, study) or "another process")
-        yield
+        held = HeldStudy(url, study, connection)
+        try:
+            yield held
+        finally:
+            held.close()
 
 
 @contextmanager
@@ -102,8 +167,7 @@ def study_holder(url: str, study: str) -> str | None:
 
 @contextmanager
 def _connected(url: str) -> Iterator[sqlalchemy.Connection]:
-    signed = f"process {os.getpid()} on {socket.gethostname()}"
-    arguments = {"application_name": signed, **connect_args(url)}
+    arguments = {"application_name": _signed(), **connect_args(url)}
     engine = sqlalchemy.create_engine(
         connectable(url),
         poolclass=sqlalchemy.NullPool,
@@ -113,6 +177,10 @@ def _connected(url: str) -> Iterator[sqlalchemy.Connection]:
     with engine.connect() as connection:
         connection.execute(_SET)
         yield connection
+
+
+def _signed() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _named(connection: sqlalchemy.Connection, study: str) -> str | None:

@@ -144,8 +144,10 @@ def train_finalists(
     settings = admitting(own.search, best).model_copy(update={"trials": len(plan)})
     own = own.model_copy(update={"search": settings})  # its total is what lists of studies say
     assert own.study is not None
-    with study_locked(own, own.study):
-        result = search_study(own, folds, slots, console, is_quiet, plan, has_baselines=False)
+    with study_locked(own, own.study) as held:
+        result = search_study(
+            own, folds, slots, console, is_quiet, plan, has_baselines=False, held=held
+        )
     wanted = {(run.config, run.seed, run.fold) for run in plan}
     ended = [t for t in result.trials if (t.config, t.seed, t.fold) in wanted and t.state.counts]
     if len(ended) < len(wanted):

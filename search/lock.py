@@ -12,7 +12,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from search.database import HeldElsewhereError, is_postgresql, study_held, study_holder
+from search.database import (
+    HeldElsewhereError,
+    HeldStudy,
+    is_postgresql,
+    study_held,
+    study_holder,
+)
 
 
 class StudyLockedError(ValueError):
@@ -20,8 +26,10 @@ class StudyLockedError(ValueError):
 
 
 @contextmanager
-def locked(path: Path, study: str, database: str | None = None) -> Iterator[None]:
+def locked(path: Path, study: str, database: str | None = None) -> Iterator[HeldStudy | None]:
     """Hold the lock of a study, with this host and process id in it for whoever is refused.
+
+    Gives the lock in the database, where there is one: it can be lost and taken again.
 
     Args:
         path: the lock file.
@@ -43,8 +51,8 @@ def locked(path: Path, study: str, database: str | None = None) -> Iterator[None
         file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
         file.flush()
         try:
-            with _locked_in(database, study):
-                yield
+            with _locked_in(database, study) as held:
+                yield held
         except HeldElsewhereError as error:
             file.truncate(0)
             raise StudyLockedError(_refusal(str(error), study)) from None
@@ -71,7 +79,7 @@ def holder(path: Path, database: str | None = None) -> str:
     return found or _signature(path)
 
 
-def _locked_in(database: str | None, study: str) -> AbstractContextManager[None]:
+def _locked_in(database: str | None, study: str) -> AbstractContextManager[HeldStudy | None]:
     if database is not None and is_postgresql(database):
         return study_held(database, study)
     return nullcontext()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from search.config import SearchConfig, parse_config
+from search.database import HeldStudy
 from search.lock import locked
 from search.names import FINALISTS, check_study_name
 from search.projection import trials_url
@@ -106,7 +107,7 @@ def lock_file(config: SearchConfig, study: str) -> Path:
     return config.studies_folder / f"{study}.lock"
 
 
-def study_locked(config: SearchConfig, study: str) -> AbstractContextManager[None]:
+def study_locked(config: SearchConfig, study: str) -> AbstractContextManager[HeldStudy | None]:
     """Hold the lock of a study.
 
     Raises:

@@ -66,13 +66,13 @@ class Recorder:
 
     def start(self, number: int) -> None:
         """Record that a trial runs."""
-        self._heard_at[number] = time.monotonic()
+        self._heard_at[number] = self._now()
         self._study.started(number)
         self._tell("on_start", self._study.trial(number))
 
     def evaluate(self, number: int, result: Mapping[str, Any]) -> bool:
         """Record an evaluation; return whether the trial is stopped with it."""
-        self._heard_at[number] = time.monotonic()
+        self._heard_at[number] = self._now()
         evaluation, files = Evaluation.from_dict(json.loads(result["evaluation"])), result["files"]
         # Before the evaluation, so that no recorded best lacks its weights.
         if files.weights is not None:
@@ -92,7 +92,7 @@ class Recorder:
 
     def retry(self, number: int, reason: str) -> None:
         """Record that a trial goes on in another way."""
-        self._heard_at[number] = time.monotonic()
+        self._heard_at[number] = self._now()
         self._tell("on_retry", self._study.note_retry(number, reason))
 
     def finish(self, number: int, pruned: str | None) -> None:
@@ -128,7 +128,7 @@ class Recorder:
 
     def overdue(self) -> list[int]:
         """The running trials that have hung for too long."""
-        latest = time.monotonic() - self._max_step_seconds
+        latest = self._now() - self._max_step_seconds
         return [number for number, heard_at in self._heard_at.items() if heard_at < latest]
 
     def score(self, baselines: Sequence[BaselineScore]) -> None:
@@ -157,11 +157,15 @@ class Recorder:
     def _why_it_died(self, number: int, is_out_of_memory: bool) -> str:
         if is_out_of_memory:
             return "out of memory: its machine had none left, so its worker process was ended"
-        now = time.monotonic()
+        now = self._now()
         if now - self._heard_at.get(number, now) >= self._max_step_seconds:
             limit = f"resources.max_step_seconds={self._max_step_seconds:g}"
             return f"hung: its worker process was ended after {limit} without an evaluation"
         return "its worker process died: killed, out of memory, or its machine was lost"
+
+    def _now(self) -> float:
+        # A trial that reported while the record's database was away has not hung.
+        return time.monotonic() - self._study.seconds_away
 
     def _tell(self, event: str, news: TrialRecord | BaselineScore | str) -> None:
         for listener in self._listeners:

@@ -13,6 +13,7 @@ from pipelines.splits import SearchData, split
 from search.background_view import BackgroundView
 from search.cluster import check_nodes, connect, machines, session_folder
 from search.config import ConfigError, SearchConfig, duration_seconds
+from search.database import HeldStudy
 from search.executor import TrialJob, run_trials
 from search.facts import facts_of, identity_of
 from search.grid import Grid, plan_grid
@@ -91,14 +92,16 @@ def run_search(
     if on_resolved is not None:
         on_resolved(config)
     _check_view(config, console)
-    with writing_explained(config.home_folder), study_locked(config, config.study):
+    with writing_explained(config.home_folder), study_locked(config, config.study) as held:
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
         slots = plan_slots(config.resources, config.resources.device, machines())
         check_nodes(slots, config.resources)
         for line in (device_line(slots), f"study {config.study}", *map(printable, notes)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        result = search_study(config, (search_data,), slots, console, is_quiet, grid.runs)
+        result = search_study(
+            config, (search_data,), slots, console, is_quiet, grid.runs, held=held
+        )
         return replace(result, left_out=grid.left_out)
 
 
@@ -111,6 +114,7 @@ def search_study(
     plan: Sequence[PlannedRun] = (),
     *,
     has_baselines: bool = True,
+    held: HeldStudy | None = None,
 ) -> SearchResult:
     """Run a study's trials until it is full; its lock is held and Ray is connected.
 
@@ -122,8 +126,13 @@ def search_study(
         is_quiet: show nothing.
         plan: what is trained, where it is not searched for.
         has_baselines: whether the forecasts to beat are computed beside the trials.
+        held: the study's lock, where it lies in a database.
     """
-    study, skipped_starts = _open(config, folds[-1], plan)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    study, skipped_starts = _open(config, folds[-1], plan, held, say)
     for skipped in skipped_starts:
         console.print(f"  start left out: {skipped}", markup=False, highlight=False)
     kept = KeptWeights(config.studies_folder / study.name)
@@ -171,7 +180,11 @@ def _read_table(
 
 
 def _open(
-    config: SearchConfig, data: SearchData, plan: Sequence[PlannedRun]
+    config: SearchConfig,
+    data: SearchData,
+    plan: Sequence[PlannedRun],
+    held: HeldStudy | None,
+    say: Callable[[str], None],
 ) -> tuple[Study, tuple[str, ...]]:
     settings, space = config.search, config.space
     assert config.study is not None
@@ -184,6 +197,8 @@ def _open(
         config.training,
         settings,
         limits,
+        held,
+        say,
     )
     # --resume goes on with it. The database is named anew each time: its URL may hold a password.
     study.note("config", config.model_copy(update={"storage": None}).model_dump_json())

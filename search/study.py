@@ -1,7 +1,7 @@
 """The record of a search: one persistent Optuna study, the only thing that must not be lost.
 
-Every configuration, evaluation and outcome is written here as it happens. This file alone knows
-Optuna; the rest of the project sees `Study`, `Proposal` and `TrialRecord`.
+Every configuration, evaluation and outcome is written here as it happens. This file and
+`patience.py` alone know Optuna; the rest of the project sees `Study`, `Proposal` and `TrialRecord`.
 
 Each evaluation is written twice, in this order: as a user attribute with all metrics and its time,
 then as the reported value, the best so far, from which pruning decides.
@@ -27,8 +27,15 @@ from optuna.trial import TrialState as OptunaState
 from pipelines.training import Evaluation
 from pipelines.training_config import TrainingBudget
 from search.config import Metric, SearchSettings
-from search.database import alone_with_tables, connect_args, connectable, is_postgresql
+from search.database import (
+    HeldStudy,
+    alone_with_tables,
+    connect_args,
+    connectable,
+    is_postgresql,
+)
 from search.limits import Limits
+from search.patience import OPENED_AT, PatientStorage
 from search.record import (
     PlannedRun,
     Proposal,
@@ -72,9 +79,11 @@ class Study:
         budget: TrainingBudget,
         settings: SearchSettings,
         limits: Limits,
+        storage: optuna.storages.RDBStorage,
     ):
         """Take over `record`; what was running when its last process ended waits again."""
         self._record = record
+        self._storage = storage
         self._space = space
         self._budget = budget
         self._settings = settings
@@ -98,6 +107,11 @@ class Study:
     def settings(self) -> SearchSettings:
         """The settings under which the study is searched."""
         return self._settings
+
+    @property
+    def seconds_away(self) -> float:
+        """How long the search has waited for the database of the record."""
+        return self._storage.seconds_away if isinstance(self._storage, PatientStorage) else 0.0
 
     # Asking for configurations
 
@@ -378,6 +392,8 @@ def open_study(
     budget: TrainingBudget,
     settings: SearchSettings,
     limits: Limits,
+    held: HeldStudy | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Study:
     """Open the study `name`, or begin it.
 
@@ -389,12 +405,16 @@ def open_study(
         budget: the training budget of every trial.
         settings: how the search goes on.
         limits: which configurations are refused.
+        held: the study's lock in the record's database; while that is away, calls wait.
+        say: is told when it is.
 
     Raises:
+        LostStudyError: from the study's calls, where another search took it over meanwhile.
         StudyMismatchError: where the study was begun with another identity; shows the difference.
     """
+    storage = _open_storage(url) if held is None else _patient_storage(url, held, say)
     record = optuna.create_study(
-        study_name=name, storage=_open_storage(url), direction="minimize", load_if_exists=True
+        study_name=name, storage=storage, direction="minimize", load_if_exists=True
     )
     begun_with = record.user_attrs.get("identity")
     if begun_with is None:
@@ -405,7 +425,11 @@ def open_study(
             f"study {name} was begun with other settings: {'; '.join(differences)}; "
             "put them back or choose another --study"
         )
-    return Study(record, space, budget, settings, limits)
+    opened_at = time.time()
+    record.set_user_attr(OPENED_AT, opened_at)
+    if isinstance(storage, PatientStorage):
+        storage.opened(record._study_id, opened_at)
+    return Study(record, space, budget, settings, limits, storage)
 
 
 def read_study(url: str, name: str) -> tuple[dict[str, Any], list[TrialRecord]]:
@@ -509,6 +533,12 @@ def _open_storage(url: str) -> optuna.storages.RDBStorage:
         sqlalchemy.event.listen(storage.engine, "connect", _tune_sqlite)
         storage.engine.dispose()
     return storage
+
+
+def _patient_storage(url: str, held: HeldStudy, say: Callable[[str], None]) -> PatientStorage:
+    with alone_with_tables(url):
+        engine = {"connect_args": connect_args(url)}
+        return PatientStorage(connectable(url), held, say, engine_kwargs=engine)
 
 
 def _tune_sqlite(connection: Any, _: Any) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import sqlalchemy
 
+from search.database import LostStudyError
+
 
 class UnwritableError(RuntimeError):
     """The record, or a file beside it, cannot be written; what was written is whole."""
@@ -22,6 +24,12 @@ def writing_explained(home: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        lost = next((e for e in _chain(error) if isinstance(e, LostStudyError)), None)
+        if lost is not None:
+            raise UnwritableError(
+                f"a search must hold its study: the record's database was away, and {lost}; what "
+                "is written is whole, and this search has ended: wait for the other, or end it"
+            ) from error
         reason = next((reason for each in _chain(error) if (reason := _reason(each, home))), None)
         if reason is None:
             raise

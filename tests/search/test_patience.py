@@ -1,0 +1,209 @@
+"""A record whose database goes away: a real store that fails on order, and a real server."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+
+from benchmarks.invariants import check_count
+from search import patience
+from search.database import LostStudyError, study_held
+from search.patience import OPENED_AT, PatientStorage
+from search.study import read_study
+
+RecordAt = Callable[[Path], str]
+GONE = sqlalchemy.exc.OperationalError("COMMIT", None, Exception("the connection is lost"))
+
+
+class Lock:
+    """The lock of a study, as a test says what becomes of it."""
+
+    def __init__(self) -> None:
+        self.held = True
+        self.num_retaken = 0
+        self.taken_by: str | None = None
+
+    def is_held(self) -> bool:
+        return self.held
+
+    def retake(self) -> None:
+        if self.taken_by:
+            raise LostStudyError(f"{self.taken_by} has taken it")
+        self.held = True
+        self.num_retaken += 1
+
+
+class Store:
+    """A patient storage over SQLite that fails on order."""
+
+    def __init__(self, url: str):
+        self.said: list[str] = []
+        self.lock = Lock()
+        self.storage = PatientStorage(url, self.lock, self.said.append)  # type: ignore[arg-type]
+        self.study = optuna.create_study(storage=self.storage, study_name="load")
+        self.failures = {"before": 0, "after": 0}
+        session = self.storage.scoped_session.session_factory
+        sqlalchemy.event.listen(session, "before_commit", lambda _: self._fail("before"))
+        sqlalchemy.event.listen(session, "after_commit", lambda _: self._fail("after"))
+
+    def fail(self, when: str, count: int) -> None:
+        """Lose the next commits, or the answers to them, and with them the lock."""
+        self.failures[when] = count
+
+    def _fail(self, when: str) -> None:
+        if self.failures[when]:
+            self.failures[when] -= 1
+            self.lock.held = False
+            raise GONE
+
+
+@pytest.fixture
+def store(record_at: RecordAt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    return Store(record_at(tmp_path / "record.db"))
+
+
+def states(store: Store) -> list[str]:
+    return [trial.state.name for trial in store.study.get_trials()]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_call_whose_answer_is_lost_is_done_once(store: Store, when: str, count: int) -> None:
+    store.fail(when, count)
+    trial = store.study.ask()
+    store.fail(when, count)
+    trial.set_user_attr("seed", 1)
+    store.fail(when, count)
+    trial.suggest_int("cells", 1, 9)
+    store.fail(when, count)
+    trial.report(0.5, 1)
+    store.fail(when, count)
+    store.study.tell(trial, 0.5)
+    assert states(store) == ["COMPLETE"]
+    assert store.study.trials[0].intermediate_values == {1: 0.5}
+    assert store.study.trials[0].user_attrs == {"seed": 1}
+    assert store.lock.held
+    assert store.lock.num_retaken > 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_waiting_trial_whose_start_is_not_answered_is_the_one_that_runs(
+    store: Store, when: str
+) -> None:
+    store.study.enqueue_trial({"cells": 3})
+    store.study.enqueue_trial({"cells": 4})
+    store.fail(when, 1)
+    assert store.study.ask().number == 0
+    assert states(store) == ["RUNNING", "WAITING"]
+
+
+def test_an_outage_is_said_once(store: Store) -> None:
+    store.fail("before", 7)
+    store.study.set_user_attr("note", 1)
+    [said] = store.said
+    assert said.startswith("the record's database is away since ")
+    assert "10 minutes at most" in said
+
+
+def test_an_outage_longer_than_the_patience_is_an_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.0)
+    store.fail("before", 1)
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        store.study.set_user_attr("note", 1)
+
+
+def test_a_study_that_another_search_holds_after_the_outage_is_not_written_to(store: Store) -> None:
+    trial = store.study.ask()
+    store.lock.taken_by = "process 7 on elsewhere"
+    store.fail("before", 1)
+    with pytest.raises(LostStudyError, match="process 7 on elsewhere"):
+        trial.set_user_attr("seed", 1)
+    with pytest.raises(LostStudyError):
+        trial.set_user_attr("seed", 2)
+    rows = store.storage.engine.connect().exec_driver_sql("SELECT * FROM trial_user_attributes")
+    assert rows.all() == []
+
+
+def test_a_study_that_another_search_opened_and_left_in_the_outage_is_not_written_to(
+    store: Store,
+) -> None:
+    trial = store.study.ask()
+    store.study.set_user_attr(OPENED_AT, 1.0)
+    store.storage.opened(store.study._study_id, 1.0)
+    store.study.set_user_attr(OPENED_AT, 2.0)
+    store.fail("before", 1)
+    with pytest.raises(LostStudyError, match="another search has gone on"):
+        store.study.tell(trial, 0.5)
+
+
+# A real server
+
+
+def test_a_lock_that_ended_with_its_connection_is_taken_again(own_postgres: Any) -> None:
+    with study_held(own_postgres.url(), "load") as held:
+        assert held.is_held()
+        own_postgres.stop()
+        assert not held.is_held()
+        with pytest.raises(sqlalchemy.exc.OperationalError):
+            held.retake()
+        own_postgres.start()
+        held.retake()
+        assert held.is_held()
+
+
+@pytest.mark.slow
+def test_a_search_whose_server_is_restarted_waits_and_loses_nothing(
+    own_postgres: Any, tmp_path: Path
+) -> None:
+    url = own_postgres.url()
+    words = f"--storage {url} --study load --trials 6 --no-finalize --max-concurrent 2".split()
+    words += ["--home", str(tmp_path / "home")]
+    words += ["--set=training.max_steps=60", "--set=training.evaluate_every_steps=20"]
+    words += ["--set=space.lookback=24", "--set=space.num_layers=1"]
+    words += ["--set=training.warmup_steps=0"]
+    words += ["--set=search.use_default_starts=false", "--set=space.hidden_size={low: 4, high: 8}"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "search.run", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as search:
+        try:
+            before = first_two_ended(own_postgres, search)
+            own_postgres.stop()
+            time.sleep(5)
+            own_postgres.start()
+            said, _ = search.communicate(timeout=280)
+        finally:
+            if search.poll() is None:
+                search.send_signal(signal.SIGKILL)
+    assert search.returncode == 0, said
+    assert said.count("the record's database is away since") == 1
+    trials = read_study(url, "load")[1]
+    assert check_count(trials, 6, True) == []
+    assert [trial.retries for trial in trials] == [()] * len(trials)
+    assert trials[:2] == before
+
+
+def first_two_ended(server: Any, search: "subprocess.Popen[str]") -> list[Any]:
+    """The first two trials, once they have ended."""
+    ended = "SELECT count(*) FROM trials WHERE number < 2 AND state IN ('COMPLETE', 'PRUNED')"
+    tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'trials'"
+    while search.poll() is None:
+        if server.execute(tables)[0][0] and server.execute(ended)[0][0] == 2:
+            return read_study(server.url(), "load")[1][:2]
+        time.sleep(0.2)
+    raise AssertionError(search.communicate()[0])
