@@ -1,7 +1,8 @@
 """The record of a search: one persistent Optuna study, the only thing that must not be lost.
 
-Every configuration, evaluation and outcome is written here as it happens. This file and
-`patience.py` alone know Optuna; the rest of the project sees `Study`, `Proposal` and `TrialRecord`.
+Every configuration, evaluation and outcome is written here as it happens. This file, above
+`held_storage.py` and `patience.py`, is the door to Optuna; the rest of the project sees `Study`,
+`Proposal` and `TrialRecord`.
 
 Each evaluation is written twice, in this order: as a user attribute with all metrics and its time,
 then as the reported value, the best so far, from which pruning decides.
@@ -34,6 +35,7 @@ from search.database import (
     connectable,
     is_postgresql,
 )
+from search.held_storage import HeldStorage
 from search.limits import Limits
 from search.patience import OPENED_AT, PatientStorage
 from search.record import (
@@ -75,11 +77,11 @@ class Study:
     def __init__(
         self,
         record: optuna.Study,
+        storage: HeldStorage,
         space: Space,
         budget: TrainingBudget,
         settings: SearchSettings,
         limits: Limits,
-        storage: optuna.storages.RDBStorage,
     ):
         """Take over `record`; what was running when its last process ended waits again."""
         self._record = record
@@ -111,7 +113,7 @@ class Study:
     @property
     def seconds_away(self) -> float:
         """How long the search has waited for the database of the record."""
-        return self._storage.seconds_away if isinstance(self._storage, PatientStorage) else 0.0
+        return self._storage.seconds_away
 
     # Asking for configurations
 
@@ -159,22 +161,29 @@ class Study:
         Raises:
             SpaceExhaustedError: after 200 rejected proposals in a row.
         """
+        if self.num_counted + len(self._running) >= self._settings.trials:
+            return None
         for _ in range(EXHAUSTED_AFTER_REJECTIONS):
-            if self.num_counted + len(self._running) >= self._settings.trials:
-                return None
             if self._settings.sampler == "grid" and not self._num_waiting:
                 self._enqueue_planned()
             self._record.sampler = self._sampler()
-            trial = self._record.ask()
-            _forget_half_a_draw(trial)
-            proposal, reason = self._propose(trial)
+            with self._storage.new_trials_at_once():
+                proposal = self._draw()
             if proposal is not None:
                 return proposal
-            self._end(trial, OptunaState.FAIL, {"reason": f"rejected: {reason}"})
         raise SpaceExhaustedError(
             f"space exhausted: the last {EXHAUSTED_AFTER_REJECTIONS} proposals were known or "
             "refused; widen the space or raise search.max_parameters"
         )
+
+    def _draw(self) -> Proposal | None:
+        """Draw a configuration; None where it was rejected."""
+        trial = self._record.ask()
+        _forget_half_a_draw(trial)
+        proposal, reason = self._propose(trial)
+        if proposal is None:
+            self._end(trial, OptunaState.FAIL, {"reason": f"rejected: {reason}"})
+        return proposal
 
     def _is_left_out(self, frozen: FrozenTrial) -> bool:
         """Whether a planned trial was refused, or waits and will be."""
@@ -330,7 +339,7 @@ class Study:
 
     def trial(self, number: int) -> TrialRecord:
         """One trial."""
-        frozen = self._record.get_trials(deepcopy=False)[number]
+        frozen = self._storage.get_trial(number)
         return _trial_record(frozen, self._settings.metric)
 
     @property
@@ -381,7 +390,7 @@ class Study:
     def _let_wait(self, trial: optuna.Trial | FrozenTrial) -> None:
         # Not enqueue_trial, which would make a new number: so number, parameters, seed and rung
         # marks stay. The storage is asked because Study has no such call.
-        self._record._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
+        self._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
 
 
 def open_study(
@@ -412,10 +421,10 @@ def open_study(
         LostStudyError: from the study's calls, where another search took it over meanwhile.
         StudyMismatchError: where the study was begun with another identity; shows the difference.
     """
-    storage = _open_storage(url) if held is None else _patient_storage(url, held, say)
-    record = optuna.create_study(
-        study_name=name, storage=storage, direction="minimize", load_if_exists=True
-    )
+    store = _open_storage(url) if held is None else _patient_storage(url, held, say)
+    optuna.create_study(study_name=name, storage=store, direction="minimize", load_if_exists=True)
+    storage = HeldStorage(store, name)
+    record = optuna.load_study(study_name=name, storage=storage)
     begun_with = record.user_attrs.get("identity")
     if begun_with is None:
         record.set_user_attr("identity", dict(identity))
@@ -427,9 +436,9 @@ def open_study(
         )
     opened_at = time.time()
     record.set_user_attr(OPENED_AT, opened_at)
-    if isinstance(storage, PatientStorage):
-        storage.opened(record._study_id, opened_at)
-    return Study(record, space, budget, settings, limits, storage)
+    if isinstance(store, PatientStorage):
+        store.opened(store.get_study_id_from_name(name), opened_at)
+    return Study(record, storage, space, budget, settings, limits)
 
 
 def read_study(url: str, name: str) -> tuple[dict[str, Any], list[TrialRecord]]:

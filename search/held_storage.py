@@ -1,0 +1,139 @@
+"""A study's record held in memory: read there, written through to the store at once.
+
+Optuna's own cache reads every trial that has not ended again at each proposal and each rung, since
+others might have written it. The lock of a study says that nobody has.
+"""
+
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+
+class HeldStorage(InMemoryStorage):
+    """One study of a store, whose only writer this is.
+
+    The ids of its trials are its own: their numbers.
+    """
+
+    def __init__(self, store: BaseStorage, study_name: str):
+        """Read the whole study once.
+
+        Args:
+            store: where it is kept; every write reaches it before the call returns.
+            study_name: a study that is in the store.
+        """
+        super().__init__()
+        self._store = store
+        self._stored_study_id = store.get_study_id_from_name(study_name)
+        self._stored_ids: list[int] = []
+        self._drafts: dict[int, None] | None = None
+        study_id = super().create_new_study([StudyDirection.MINIMIZE], study_name)
+        for key, value in store.get_study_user_attrs(self._stored_study_id).items():
+            super().set_study_user_attr(study_id, key, value)
+        for key, value in store.get_study_system_attrs(self._stored_study_id).items():
+            super().set_study_system_attr(study_id, key, value)
+        for trial in store.get_all_trials(self._stored_study_id, deepcopy=False):
+            super().create_new_trial(study_id, trial)
+            self._stored_ids.append(trial._trial_id)
+
+    @property
+    def seconds_away(self) -> float:
+        """How long the store was waited for."""
+        return getattr(self._store, "seconds_away", 0.0)
+
+    @contextmanager
+    def new_trials_at_once(self) -> Iterator[None]:
+        """Write each trial that begins in this block at its end, whole, in one transaction."""
+        self._drafts = {}
+        try:
+            yield
+        finally:
+            drafts, self._drafts = self._drafts, None
+            for number in drafts:
+                self._store_new(self.get_trial(number))
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Begin a trial; its id is its number."""
+        number = super().create_new_trial(study_id, template_trial)
+        if self._drafts is None:
+            self._store_new(self.get_trial(number))
+        else:
+            self._drafts[number] = None
+        return number
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        """Set a parameter of a trial."""
+        value = param_name, param_value_internal, distribution
+        if self._is_stored(trial_id):
+            self._store.set_trial_param(self._stored_ids[trial_id], *value)
+        super().set_trial_param(trial_id, *value)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Set where a trial stands; False where it cannot run because it does not wait."""
+        if self._is_stored(trial_id):
+            stored_id = self._stored_ids[trial_id]
+            if not self._store.set_trial_state_values(stored_id, state, values):
+                return False
+        return super().set_trial_state_values(trial_id, state, values)
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        """Set what a trial reported at a step."""
+        if self._is_stored(trial_id):
+            stored_id = self._stored_ids[trial_id]
+            self._store.set_trial_intermediate_value(stored_id, step, intermediate_value)
+        super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Note something about a trial."""
+        if self._is_stored(trial_id):
+            self._store.set_trial_user_attr(self._stored_ids[trial_id], key, value)
+        super().set_trial_user_attr(trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Note something that sampler or pruner wants to know of a trial."""
+        if self._is_stored(trial_id):
+            self._store.set_trial_system_attr(self._stored_ids[trial_id], key, value)
+        super().set_trial_system_attr(trial_id, key, value)
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Note something about the study."""
+        self._store.set_study_user_attr(self._stored_study_id, key, value)
+        super().set_study_user_attr(study_id, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Note something that sampler or pruner wants to know of the study."""
+        self._store.set_study_system_attr(self._stored_study_id, key, value)
+        super().set_study_system_attr(study_id, key, value)
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """The trials by number, those of some states or all."""
+        trials = super().get_all_trials(study_id, deepcopy)
+        # The parent's own search for waiting trials never looks back, and misses one that ran.
+        return trials if states is None else [t for t in trials if t.state in states]
+
+    def _is_stored(self, number: int) -> bool:
+        return self._drafts is None or number not in self._drafts
+
+    def _store_new(self, trial: FrozenTrial) -> None:
+        assert trial.number == len(self._stored_ids)
+        self._stored_ids.append(self._store.create_new_trial(self._stored_study_id, trial))

@@ -1,0 +1,141 @@
+"""The record held in memory: it says what the store says, and reads the store once."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from search.held_storage import HeldStorage
+from tests.search.conftest import RecordAt
+
+
+@pytest.fixture
+def url(tmp_path: Path, record_at: RecordAt) -> str:
+    """A record with one study, beside another whose trials shift the store's ids."""
+    url = record_at(tmp_path / "record.db")
+    other = optuna.create_study(study_name="other", storage=url)
+    other.ask()
+    optuna.create_study(study_name="study", storage=url)
+    return url
+
+
+def held_study(url: str) -> optuna.Study:
+    return optuna.load_study(study_name="study", storage=HeldStorage(RDBStorage(url), "study"))
+
+
+def stored(url: str) -> list[dict[str, object]]:
+    return [plain(t) for t in optuna.load_study(study_name="study", storage=url).get_trials()]
+
+
+def plain(trial: FrozenTrial) -> dict[str, object]:
+    """A trial without its id and the times at which each side wrote it."""
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "values": trial.values,
+        "params": trial.params,
+        "distributions": trial.distributions,
+        "user_attrs": trial.user_attrs,
+        "system_attrs": trial.system_attrs,
+        "intermediate_values": trial.intermediate_values,
+    }
+
+
+def live_through(study: optuna.Study) -> None:
+    """Do to trials all that a search does."""
+    study.set_user_attr("facts", {"rows": 3})
+    study.enqueue_trial({"x": 0.25})
+    for _ in range(3):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        trial.suggest_int("n", 1, 8, log=True)
+        trial.set_user_attr("config", "é")
+        trial.report(0.5, 10)
+        trial.report(float("inf"), 20)
+        study._storage.set_trial_system_attr(trial._trial_id, "completed_rung_0", 0.5)
+    study.tell(0, 0.125)
+    study.tell(1, state=TrialState.PRUNED)
+    study._storage.set_trial_state_values(2, TrialState.WAITING)
+
+
+def test_what_is_held_and_what_is_stored_are_the_same_after_every_kind_of_write(url: str) -> None:
+    study = held_study(url)
+    live_through(study)
+    held = [plain(trial) for trial in study.get_trials()]
+    assert held == stored(url) == [plain(trial) for trial in held_study(url).get_trials()]
+    assert [each["state"].name for each in held] == ["COMPLETE", "PRUNED", "WAITING"]
+    assert held_study(url).user_attrs == study.user_attrs == {"facts": {"rows": 3}}
+
+
+def test_a_trial_that_waits_again_is_asked_before_any_new_one(url: str) -> None:
+    study = held_study(url)
+    for _ in range(3):
+        study.ask()
+    study._storage.set_trial_state_values(1, TrialState.WAITING)
+    assert [study.ask().number, study.ask().number] == [1, 3]
+
+
+def test_reading_asks_the_store_nothing(url: str) -> None:
+    study = held_study(url)
+    live_through(study)
+    statements: list[str] = []
+
+    def note(_c: object, _k: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+    try:
+        study.get_trials(deepcopy=False)
+        assert study.best_trial.number == 0
+        assert statements == []
+        study.set_user_attr("facts", {"rows": 4})
+        assert statements
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
+
+
+def test_trials_that_begin_at_once_are_stored_whole_at_the_end(url: str) -> None:
+    study = held_study(url)
+    storage = study._storage
+    assert isinstance(storage, HeldStorage)
+    with storage.new_trials_at_once():
+        trial = study.ask({"x": FloatDistribution(0, 1), "n": IntDistribution(1, 8)})
+        trial.set_user_attr("config", "first")
+        study.tell(trial, state=TrialState.FAIL)
+        assert stored(url) == []
+    assert stored(url) == [plain(each) for each in study.get_trials()]
+    assert stored(url)[0]["state"] is TrialState.FAIL
+
+
+def test_a_trial_whose_draw_was_broken_off_is_stored_as_far_as_it_came(url: str) -> None:
+    study = held_study(url)
+    storage = study._storage
+    assert isinstance(storage, HeldStorage)
+
+    def break_off(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), storage.new_trials_at_once():
+        break_off(study.ask({"x": FloatDistribution(0, 1)}))
+    study.ask()
+    assert stored(url) == [plain(each) for each in study.get_trials()]
+    assert [each["number"] for each in stored(url)] == [0, 1]
+
+
+def test_a_write_that_the_store_refuses_is_not_held_either(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = held_study(url)
+    trial = study.ask()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(RDBStorage, "set_trial_user_attr", refuse)
+    with pytest.raises(OSError, match="disk full"):
+        trial.set_user_attr("config", "lost")
+    assert study.trials[0].user_attrs == {}
