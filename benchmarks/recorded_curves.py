@@ -82,7 +82,8 @@ class Curves:
         distances = np.sqrt((((table - point) / spread) ** 2).sum(axis=1))
         weights = 1 / (distances**2 + 1e-6)
         weights[np.argsort(distances)[NUM_NEAREST:]] = 0
-        return weights / weights.sum()
+        shares: npt.NDArray[np.float64] = weights / weights.sum()
+        return shares
 
 
 def _traits(config: TrialConfig) -> dict[str, float]:

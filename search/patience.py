@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState
 
+from search.bulk_store import BulkStore
 from search.database import HeldStudy, LostStudyError, StillHeldError
 
 PATIENCE_SECONDS = 600.0
@@ -23,7 +23,7 @@ OPENED_AT = "opened_at"
 _AWAY = ("08", "57P01", "57P02", "57P03")
 
 
-class PatientStorage(optuna.storages.RDBStorage):
+class PatientStorage(BulkStore):
     """Optuna's storage, for one writer that waits while the database is away.
 
     An answer may be lost after the database has done what it was told. So a call that is made
@@ -140,7 +140,7 @@ class PatientStorage(optuna.storages.RDBStorage):
 
 def _made_patient(name: str) -> Callable[..., Any]:
     """A call that may be made twice: it reads, or sets what it has set."""
-    plain = getattr(optuna.storages.RDBStorage, name)
+    plain = getattr(BulkStore, name)
 
     def call(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
         return self._patiently(lambda _: plain(self, *arguments, **named))

@@ -9,7 +9,6 @@ then as the reported value, the best so far, from which pruning decides.
 """
 
 import json
-import math
 import time
 import warnings
 from collections import deque
@@ -27,6 +26,7 @@ from optuna.trial import TrialState as OptunaState
 
 from pipelines.training import Evaluation
 from pipelines.training_config import TrainingBudget
+from search.bulk_store import BulkStore
 from search.config import Metric, SearchSettings
 from search.database import (
     HeldStudy,
@@ -48,6 +48,7 @@ from search.record import (
     proposal_seed,
     trial_seed,
 )
+from search.sampling import BoundedTPESampler, rank_of_trial
 from search.space import Choice, Dimension, Float, Int, Point, Space, TrialConfig, Value
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a user of Study reads nothing of Optuna
@@ -92,6 +93,7 @@ class Study:
         self._limits = limits
         self._record.pruner = _pruner(settings, budget)
         self._running: dict[int, optuna.Trial] = {}
+        self._num_counted = sum(_state_of(t).counts for t in record.get_trials(deepcopy=False))
         self._planned: deque[tuple[PlannedRun, Point]] = deque()
         self._numbers = {
             trial.config: trial.number
@@ -231,7 +233,7 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if self._settings.sampler == "gp":
                 return optuna.samplers.GPSampler(seed=seed, n_startup_trials=num_startup)
-            return optuna.samplers.TPESampler(
+            return BoundedTPESampler(
                 seed=seed,
                 n_startup_trials=num_startup,
                 multivariate=True,
@@ -310,6 +312,7 @@ class Study:
         trial = self._running.pop(number)
         outcome = {"time": time.time(), "reason": reason, "traceback": traceback}
         self._end(trial, state, outcome, value)
+        self._num_counted += 1
         return self.trial(number)
 
     def _end(
@@ -345,8 +348,7 @@ class Study:
     @property
     def num_counted(self) -> int:
         """Trials that count towards the total: complete, pruned and failed."""
-        frozen_trials = self._record.get_trials(deepcopy=False)
-        return sum(_state_of(frozen).counts for frozen in frozen_trials)
+        return self._num_counted
 
     @property
     def is_full(self) -> bool:
@@ -533,7 +535,7 @@ def shown_url(url: str) -> str:
 def _storage(url: str) -> optuna.storages.RDBStorage:
     # It makes the tables where there are none, which two searches may find at the same time.
     with alone_with_tables(url):
-        return optuna.storages.RDBStorage(connectable(url), {"connect_args": connect_args(url)})
+        return BulkStore(connectable(url), {"connect_args": connect_args(url)})
 
 
 def _open_storage(url: str) -> optuna.storages.RDBStorage:
@@ -705,7 +707,7 @@ def importance(url: str, name: str) -> dict[str, float]:
     with _reading_explained(url, name):
         states = (OptunaState.COMPLETE, OptunaState.PRUNED)
         ended = _load_read_only(url, name).get_trials(deepcopy=False, states=states)
-    ranked = sorted((t for t in ended if t.intermediate_values), key=_rank_of_trial)
+    ranked = sorted((t for t in ended if t.intermediate_values), key=rank_of_trial)
     if len(ranked) < MIN_TRIALS_FOR_IMPORTANCE:
         return {}
     scratch = optuna.create_study()
@@ -720,11 +722,3 @@ def importance(url: str, name: str) -> dict[str, float]:
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share)
         found = optuna.importance.get_param_importances(scratch, evaluator=evaluator)
     return {dimension: float(value) for dimension, value in found.items() if value > 0}
-
-
-def _rank_of_trial(frozen: FrozenTrial) -> tuple[float, float]:
-    if frozen.state is OptunaState.COMPLETE:
-        assert frozen.value is not None
-        return -math.inf, frozen.value
-    step, value = max(frozen.intermediate_values.items())
-    return -step, math.inf if math.isnan(value) else value

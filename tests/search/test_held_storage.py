@@ -5,10 +5,11 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.bulk_store import BulkStore
 from search.held_storage import HeldStorage
 from tests.search.conftest import RecordAt
 
@@ -139,3 +140,26 @@ def test_a_write_that_the_store_refuses_is_not_held_either(
     with pytest.raises(OSError, match="disk full"):
         trial.set_user_attr("config", "lost")
     assert study.trials[0].user_attrs == {}
+
+
+def test_a_trial_taken_whole_is_stored_as_optuna_itself_would(url: str) -> None:
+    whole = create_trial(
+        state=TrialState.FAIL,
+        params={"x": 0.1, "n": 3, "head": "b"},
+        distributions={
+            "x": FloatDistribution(0.01, 1, log=True),
+            "n": IntDistribution(1, 8),
+            "head": CategoricalDistribution(("a", "b")),
+        },
+        user_attrs={"config": "é", "planned": {"seed": 1}},
+        system_attrs={"tpe:relative_params:0": "{}"},
+    )
+    taken = []
+    for name, store in (("bulk", BulkStore(url)), ("plain", RDBStorage(url))):
+        study = optuna.create_study(study_name=name, storage=store)
+        study.enqueue_trial({"x": 0.5}, user_attrs={"planned": {"seed": 2}})
+        store.create_new_trial(study._study_id, whole)
+        trials = optuna.load_study(study_name=name, storage=url).get_trials()
+        taken.append([plain(trial) for trial in trials])
+    assert taken[0] == taken[1]
+    assert taken[0][1] == plain(whole) | {"number": 1}
