@@ -13,12 +13,13 @@ import argparse
 import heapq
 import json
 import os
+import sqlite3
 import statistics
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -207,8 +208,11 @@ def memory_mib() -> float:
 
 
 def size_mib(file: Path) -> float:
-    """A SQLite file with its journal."""
-    return sum(each.stat().st_size for each in file.parent.glob(f"{file.name}*")) / 2**20
+    """What a SQLite database holds, be it in the file or still in its journal."""
+    with closing(sqlite3.connect(file)) as connection:
+        (num_pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    return float(num_pages * page_bytes / 2**20)
 
 
 EVENTS = "propose", "start", "evaluate", "complete"

@@ -93,8 +93,10 @@ def learnt_from(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Those that a sampler learns from, by number: the best, the latest and what runs."""
     ended = [t for t in trials if t.state in _ENDED]
     running = [t for t in trials if t.state is TrialState.RUNNING]
-    latest = ended[-NUM_LATEST:]
-    best = heapq.nsmallest(NUM_BEST, ended[:-NUM_LATEST], key=rank_of_trial)
+    latest, older = ended[-NUM_LATEST:], ended[:-NUM_LATEST]
+    complete = [t for t in older if t.state is TrialState.COMPLETE]  # which rank first
+    candidates = complete if len(complete) >= NUM_BEST else older
+    best = heapq.nsmallest(NUM_BEST, candidates, key=rank_of_trial)
     return sorted((*best, *latest, *running[-NUM_RUNNING:]), key=lambda trial: trial.number)
 
 
