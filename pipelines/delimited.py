@@ -27,6 +27,7 @@ _MARKS = (
 )
 # Where several part the sample equally, the first: commas stand in numbers and headings too.
 _DELIMITERS = ("\t", ";", "|", ",")
+_END = "end"
 _MISSING = ("-", "--", "?", "n.a.")
 
 
@@ -140,13 +141,15 @@ def _sample(content: bytes, place: str) -> list[str]:
 
 def _delimiter(sample: Sequence[str]) -> str | None:
     """Return what parts the most lines into as many fields as the first; None for one column."""
-    shares = {}
+    ranks = {}
     for delimiter in _DELIMITERS:
-        counts = [len(fields) for fields in _fields(sample, delimiter)]
-        if counts and counts[0] > 1:
-            shares[delimiter] = sum(count == counts[0] for count in counts) / len(counts)
-    if shares:
-        return max(shares, key=lambda delimiter: shares[delimiter])
+        *rows, last = _fields([*sample, _END], delimiter)
+        counts = [len(fields) for fields in rows or [last]]
+        if counts[0] > 1:
+            # At a wrong delimiter a quote may seem to open, and takes all lines that follow.
+            ranks[delimiter] = (last == [_END], counts.count(counts[0]) / len(counts))
+    if ranks:
+        return max(ranks, key=lambda delimiter: ranks[delimiter])
     are_words = len({len(line.split()) for line in sample}) == 1 and len(sample[0].split()) > 1
     return r"\s+" if are_words else None
 

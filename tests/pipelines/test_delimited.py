@@ -16,6 +16,8 @@ def parse(text: str, keeps_text: bool = False) -> pd.DataFrame:
         ("a;b\n1,5;2,5\n", ["a", "b"]),
         ("a;b, kW\n1,5;2,5\n", ["a", "b, kW"]),
         ('"a, b";c\n1;2\n', ["a, b", "c"]),
+        ('a,"b;"\n1,2\n', ["a", "b;"]),
+        ('a;"b,\n,c"\n1,5;2\n', ["a", "b,\n,c"]),
         ("a,b\n1,x;y\n", ["a", "b"]),
         ("a|b\n1|2\n", ["a", "b"]),
         ("a\tb c\n1\t2 3\n", ["a", "b c"]),
