@@ -1,10 +1,11 @@
 """What a proposal from a bounded history costs in quality, on recorded learning curves.
 
-    python -m benchmarks.bounded_quality --trials 600 --workers 16 --seeds 5
+    python -m benchmarks.bounded_quality --trials 800 --workers 64 --seeds 5 --bounds 175,75
 
-Each seed is searched twice in virtual time (`scale.py`), by TPE over the whole study and over its
-bounded part (`search/sampling.py`), and once at random. Compared is the expected error of the
-configuration that each search chooses, without luck.
+Each seed is searched in virtual time (`scale.py`) by TPE over the whole study, over each bounded
+part of it (how many of the latest trials and how many of those that run, `search/sampling.py`),
+and at random. Compared is the expected error of the configuration that each search chooses,
+without luck.
 """
 
 import argparse
@@ -20,21 +21,18 @@ from benchmarks.scale import Simulation, chosen_config, opened
 from search import sampling
 from search.kept_weights import KeptWeights
 
-WAYS = "whole", "bounded", "random"
+WHOLE = f"{10**9},{10**9}"
+RANDOM = "random"
 
 
 def error_found(way: str, seed: int, num_trials: int, num_workers: int, curves: Curves) -> float:
-    """The expected MAE of what one search chooses."""
-    bound = 10**9 if way == "whole" else None
+    """The expected MAE of what one search chooses; a way is a bound, or at random."""
+    sampler, bound = (RANDOM, WHOLE) if way == RANDOM else ("tpe", way)
+    num_latest, num_running = map(int, bound.split(","))
     with (
         tempfile.TemporaryDirectory(prefix="lstm-search-quality-") as folder,
-        mock.patch.multiple(
-            sampling,
-            NUM_LATEST=bound or sampling.NUM_LATEST,
-            NUM_RUNNING=bound or sampling.NUM_RUNNING,
-        ),
+        mock.patch.multiple(sampling, NUM_LATEST=num_latest, NUM_RUNNING=num_running),
     ):
-        sampler = "random" if way == "random" else "tpe"
         study = opened(Path(folder), num_trials, curves, seed, sampler).study
         kept = KeptWeights(Path(folder) / "weights")
         for _ in Simulation(study, kept, curves, num_workers).run():
@@ -50,20 +48,22 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=600)
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=5)
+    bounded = f"{sampling.NUM_LATEST},{sampling.NUM_RUNNING}"
+    parser.add_argument("--bounds", nargs="+", default=[bounded], metavar="LATEST,RUNNING")
     given = parser.parse_args()
     console, curves = Console(), Curves.read()
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    ways = {"whole": WHOLE, RANDOM: RANDOM} | {bound: bound for bound in given.bounds}
+    found: dict[str, list[float]] = {name: [] for name in ways}
     for seed in range(given.seeds):
-        for way in WAYS:
-            found[way].append(error_found(way, seed, given.trials, given.workers, curves))
-        console.print(f"seed {seed}: " + ", ".join(f"{w} {found[w][-1]:.5f}" for w in WAYS))
-    for way in WAYS:
-        console.print(f"{way}: mean {statistics.mean(found[way]):.5f}")
-    lost = [b - w for b, w in zip(found["bounded"], found["whole"], strict=True)]
-    console.print(
-        f"lost by the bound: mean {statistics.mean(lost):+.5f}, from {min(lost):+.5f} to "
-        f"{max(lost):+.5f}"
-    )
+        for name, way in ways.items():
+            found[name].append(error_found(way, seed, given.trials, given.workers, curves))
+        console.print(f"seed {seed}: " + ", ".join(f"{n} {found[n][-1]:.5f}" for n in ways))
+    for name, errors in found.items():
+        lost = [error - whole for error, whole in zip(errors, found["whole"], strict=True)]
+        console.print(
+            f"{name}: mean {statistics.mean(errors):.5f}, worse than whole by "
+            f"{statistics.mean(lost):+.5f}, from {min(lost):+.5f} to {max(lost):+.5f}"
+        )
 
 
 if __name__ == "__main__":

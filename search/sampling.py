@@ -75,9 +75,10 @@ class _BoundedStudy(optuna.Study):
     def of(cls, study: optuna.Study) -> "_BoundedStudy":
         bounded = cls(study.study_name, study._storage, study.sampler, study.pruner)
         # Asked of the study itself: hyperband's shows the trials of one bracket.
-        trials = study.get_trials(deepcopy=False)
-        bounded.kept = learnt_from(trials)
-        bounded.num_ended = sum(t.state in _ENDED for t in trials)
+        ended = study.get_trials(deepcopy=False, states=_ENDED)
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        bounded.kept = learnt_from(ended, running)
+        bounded.num_ended = len(ended)
         return bounded
 
     def _get_trials(
@@ -89,10 +90,8 @@ class _BoundedStudy(optuna.Study):
         return [trial for trial in self.kept if states is None or trial.state in states]
 
 
-def learnt_from(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+def learnt_from(ended: Sequence[FrozenTrial], running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Those that a sampler learns from, by number: the best, the latest and what runs."""
-    ended = [t for t in trials if t.state in _ENDED]
-    running = [t for t in trials if t.state is TrialState.RUNNING]
     latest, older = ended[-NUM_LATEST:], ended[:-NUM_LATEST]
     complete = [t for t in older if t.state is TrialState.COMPLETE]  # which rank first
     candidates = complete if len(complete) >= NUM_BEST else older

@@ -223,7 +223,9 @@ class Study:
         # A sampler's own random state is not in the record: seeding one for each proposal makes
         # a resumed study propose what an uninterrupted one would.
         frozen_trials = self._record.get_trials(deepcopy=False)
-        number = _next_number(frozen_trials)
+        # Optuna's `ask` hands out the first trial that waits, else a new one.
+        waiting = self._record.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
+        number = waiting[0].number if waiting else len(frozen_trials)
         seed = proposal_seed(self._settings.seed, number)
         num_startup = self._settings.num_startup_trials
         is_stuck = _num_rejected_last(frozen_trials[:number]) >= RANDOM_AFTER_REJECTIONS
@@ -571,12 +573,6 @@ def _pruner(settings: SearchSettings, budget: TrainingBudget) -> optuna.pruners.
             return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first_rung)
         case "none":
             return optuna.pruners.NopPruner()
-
-
-def _next_number(frozen_trials: Sequence[FrozenTrial]) -> int:
-    """The trial that Optuna's `ask` hands out: the first that waits, else a new one."""
-    waiting = (t.number for t in frozen_trials if t.state is OptunaState.WAITING)
-    return next(waiting, len(frozen_trials))
 
 
 def _num_rejected_last(frozen_trials: Sequence[FrozenTrial]) -> int:

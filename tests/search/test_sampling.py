@@ -57,7 +57,9 @@ def test_of_a_long_study_the_best_the_latest_and_what_runs_last_are_kept() -> No
     for _ in range(NUM_RUNNING + 10):
         study.ask()
     trials = study.get_trials()
-    kept = learnt_from(trials)
+    states = TrialState.COMPLETE, TrialState.PRUNED
+    ended, running = study.get_trials(states=states), study.get_trials(states=(TrialState.RUNNING,))
+    kept = learnt_from(ended, running)
     numbers = [trial.number for trial in kept]
     assert numbers == sorted(numbers)
     assert len(kept) == NUM_BEST + NUM_LATEST + NUM_RUNNING
