@@ -1,8 +1,12 @@
 """A real MLflow server with log-in, as a team runs it: who passes the check, and a search there."""
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -199,3 +203,66 @@ def test_a_search_with_login_is_shown_there_whole(
     recorded = {str(trial.number): trial.state.value for trial in result.trials}
     assert len(recorded) == 2
     assert shown == {None: None} | recorded
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/version",
+        "/signup",
+        "/graphql",
+        "/get-artifact?path=x&run_uuid=x",
+        "/api/2.0/mlflow/experiments/search?max_results=1",
+        "/ajax-api/2.0/mlflow/experiments/search?max_results=1",
+        "/api/2.0/mlflow/registered-models/search",
+        "/api/2.0/mlflow-artifacts/artifacts?path=.",
+        "/api/2.0/mlflow-artifacts/artifacts/x",
+    ],
+)
+def test_without_login_a_door_is_shut(team_server: Any, path: str) -> None:
+    assert knock(team_server, "GET", path)[0] == 401
+    assert knock(team_server, "POST", path)[0] == 401
+    assert knock(team_server, "PUT", path)[0] == 401
+
+
+@pytest.mark.parametrize("way_out", ["..", "%2e%2e", "%252e%252e", "..%2f..", "a/../.."])
+def test_no_path_leads_out_of_the_artifacts(
+    team_server: Any, monkeypatch: pytest.MonkeyPatch, way_out: str
+) -> None:
+    log_in("admin", monkeypatch)
+    client = MlflowClient(team_server.uri)
+    place = client.create_experiment(f"way out {way_out}")
+    run = client.create_run(place).info.run_id
+    client.log_text(run, "inside", "inside.txt")
+    artifacts = "/api/2.0/mlflow-artifacts/artifacts"
+    inside = f"{artifacts}/{place}/{run}/artifacts"
+    assert knock(team_server, "GET", f"{inside}/inside.txt", "admin") == (200, "inside")
+    for folder in (team_server.folder, team_server.folder / "artifacts"):
+        (folder / "outside.txt").write_text("a secret")
+    before = files_in(team_server.folder)
+    for method, path in (
+        ("GET", f"{artifacts}/{way_out}/outside.txt"),
+        ("GET", f"{artifacts}?path={way_out}"),
+        ("GET", f"/get-artifact?path={way_out}/outside.txt&run_uuid={run}"),
+        ("GET", f"/api/2.0/mlflow/artifacts/list?path={way_out}&run_id={run}"),
+        ("PUT", f"{artifacts}/{way_out}/written.txt"),
+        ("POST", f"/ajax-api/2.0/mlflow/upload-artifact?path={way_out}/w.txt&run_uuid={run}"),
+    ):
+        status, answer = knock(team_server, method, path, "admin")
+        assert (status, "Invalid path" in answer) == (400, True), (method, path, answer)
+    assert files_in(team_server.folder) == before
+
+
+def knock(server: Any, method: str, path: str, user: str = "") -> tuple[int, str]:
+    """The status and text of an answer to a path that is sent as it is written."""
+    login = f"{user}:{LOGINS[user]}".encode() if user else b""
+    headers = {"Authorization": f"Basic {b64encode(login).decode()}"} if user else {}
+    with closing(HTTPConnection(urlsplit(server.uri).netloc, timeout=120)) as connection:
+        connection.request(method, path, body=b"x" if method != "GET" else None, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*.txt") if path.is_file()}
