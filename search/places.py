@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy
+
 from search.config import SearchConfig, parse_config
 from search.database import HeldStudy
 from search.lock import locked
@@ -36,6 +38,16 @@ def recorded_config(config: SearchConfig, name: str) -> dict[str, Any]:
         )
     tree: dict[str, Any] = json.loads(notes["config"])
     return tree
+
+
+def recorded_form(config: SearchConfig) -> str:
+    """The configuration as a study notes it, for `--resume`: JSON without a log-in.
+
+    The database is named anew each time, and MLflow's log-in comes from the environment.
+    """
+    uri = config.tracking.uri and without_login(config.tracking.uri)
+    tracking = config.tracking.model_copy(update={"uri": uri})
+    return config.model_copy(update={"storage": None, "tracking": tracking}).model_dump_json()
 
 
 def config_of_study(study: str, home: str | None, storage: str | None) -> SearchConfig:
@@ -142,6 +154,19 @@ def shown_address(address: str) -> str:
     return f"{kind}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else address
 
 
+def without_login(uri: str) -> str:
+    """The address of an MLflow server without name and password, of a database without password."""
+    if uri.startswith("http"):
+        return shown_address(uri)
+    if uri.partition(":")[0].partition("+")[0] not in ("postgresql", "mysql", "mssql"):
+        return uri
+    url = sqlalchemy.make_url(uri).difference_update_query(["password", "sslpassword"])
+    bare = sqlalchemy.URL.create(
+        url.drivername, url.username, None, url.host, url.port, url.database, url.query
+    )
+    return bare.render_as_string()
+
+
 def experiment_name(config: SearchConfig) -> str:
     """The MLflow experiment of a search: configured, from the environment, or `lstm-search`."""
     configured = config.tracking.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
@@ -152,5 +177,5 @@ def trials_page(config: SearchConfig, experiment_id: str) -> str:
     """The page that shows a study's trials, on the tracking server or on that of `search ui`."""
     assert config.study is not None
     uri = tracking_uri(config)
-    server = uri if uri.startswith("http") else LOCAL_SERVER
+    server = without_login(uri) if uri.startswith("http") else LOCAL_SERVER
     return trials_url(server, experiment_id, config.study)

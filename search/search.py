@@ -23,6 +23,7 @@ from search.names import FINALISTS
 from search.places import (
     experiment_name,
     record_url,
+    recorded_form,
     shown_address,
     study_locked,
     tracking_uri,
@@ -200,8 +201,7 @@ def _open(
         held,
         say,
     )
-    # --resume goes on with it. The database is named anew each time: its URL may hold a password.
-    study.note("config", config.model_copy(update={"storage": None}).model_dump_json())
+    study.note("config", recorded_form(config))
     if plan:
         study.plan(plan)
     if "facts" in study.attributes:

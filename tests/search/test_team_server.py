@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from search import SearchConfig, run_search, view_check
 from search.__main__ import app
-from search.config import ConfigError, parse_config
+from search.config import ConfigError, Tracking, parse_config
 from search.doctor import Finding, Verdict, examine
 from search.run import app as run_app
 from search.view_check import check_view
@@ -203,6 +203,30 @@ def test_a_search_with_login_is_shown_there_whole(
     recorded = {str(trial.number): trial.state.value for trial in result.trials}
     assert len(recorded) == 2
     assert shown == {None: None} | recorded
+
+
+def test_a_login_in_the_address_is_used_and_not_noted(
+    team_server: Any,
+    local_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "shared")
+    home = tmp_path / "home"
+    address = team_server.uri.replace("//", f"//editor:{LOGINS['editor']}@")
+    result = run_search(
+        small_search(home).model_copy(update={"tracking": Tracking(uri=address)}),
+        data=loads(),
+        is_quiet=True,
+    )
+    assert result.mlflow_url is None or result.mlflow_url.startswith(team_server.uri)
+    kept = [path for path in home.rglob("*") if path.is_file()]
+    assert home / "studies" / "team.db" in kept
+    kept.append(team_server.folder / "mlflow.db")
+    assert not [path for path in kept if LOGINS["editor"].encode() in path.read_bytes()]
+    resumed = CliRunner().invoke(run_app, ["--resume", "team", "--home", str(home)])
+    assert resumed.exit_code == 2
+    assert "must be given a log-in" in " ".join(resumed.output.split())
 
 
 @pytest.mark.parametrize(
