@@ -74,15 +74,14 @@ def name_of_study(config: SearchConfig, study: str) -> str:
         return latest_study(config)
     name, known = parse_config({"study": study}).study, known_studies(config)
     if name not in known:
-        place = "the database" if config.storage else config.studies_folder
         raise UnknownStudyError(
-            f"no study is named {name} in {place}; known are {', '.join(known) or 'none'}"
+            f"no study is named {name} in {_place(config)}; known are {', '.join(known) or 'none'}"
         )
     return name
 
 
 def known_studies(config: SearchConfig) -> list[str]:
-    """The studies of a folder or a database, the one written to last at the end."""
+    """The studies of a folder or a database, the one searched last at the end."""
     if config.storage:
         return study_names(config.storage)
     records = sorted(config.studies_folder.glob("*.db"), key=_written_at)
@@ -90,17 +89,16 @@ def known_studies(config: SearchConfig) -> list[str]:
 
 
 def latest_study(config: SearchConfig) -> str:
-    """The study of this folder that was written to last, those of finalists left out.
+    """The study of a folder or a database that was searched last, those of finalists left out.
 
     Raises:
         UnknownStudyError: where there is none.
     """
-    known = known_studies(config.model_copy(update={"storage": None}))
-    known = [name for name in known if not name.endswith(FINALISTS)]
+    known = [name for name in known_studies(config) if not name.endswith(FINALISTS)]
     if not known:
         raise UnknownStudyError(
-            f"there is no study in {config.studies_folder} yet; begin one: python -m search.run"
-            f"{config.home_option}"
+            f"there is no study in {_place(config)} yet; begin one: python -m search.run"
+            f"{config.place}"
         )
     return known[-1]
 
@@ -131,6 +129,10 @@ def study_locked(config: SearchConfig, study: str) -> AbstractContextManager[Hel
 def weights_folder(config: SearchConfig, study: str) -> Path:
     """Where a study keeps the weights of its best trials."""
     return config.studies_folder / study
+
+
+def _place(config: SearchConfig) -> str:
+    return "the database" if config.storage else str(config.studies_folder)
 
 
 def _written_at(record: Path) -> float:

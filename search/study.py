@@ -501,13 +501,15 @@ def note_on_study(url: str, name: str, key: str, value: Any) -> None:
 
 
 def study_names(url: str) -> list[str]:
-    """The studies in a database.
+    """The studies in a database, the one opened for writing last at the end.
 
     Raises:
         UnknownStudyError: where it cannot be read.
     """
     with _reading_explained(url):
-        return optuna.get_all_study_names(_open_storage(url))
+        studies = _open_storage(url).get_all_studies()
+    studies.sort(key=lambda study: study.user_attrs.get(OPENED_AT, 0.0))
+    return [study.study_name for study in studies]
 
 
 def delete_study(url: str, name: str) -> None:

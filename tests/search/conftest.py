@@ -127,8 +127,14 @@ def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def record_at(empty_record: Path) -> RecordAt:
-    """The URL of the record that a test calls by a path, made where it is not there yet."""
+def record_at(request: pytest.FixtureRequest, empty_record: Path) -> RecordAt:
+    """The URL of the record that a test calls by a path, made where it is not there yet.
+
+    In a file of this path, or with the parameter `postgresql` in a database.
+    """
+    if getattr(request, "param", "sqlite") == "postgresql":
+        in_postgresql: RecordAt = request.getfixturevalue("database_at")
+        return in_postgresql
 
     def url_of(file: Path) -> str:
         if not file.exists():

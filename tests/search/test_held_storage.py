@@ -13,6 +13,8 @@ from search.bulk_store import BulkStore
 from search.held_storage import HeldStorage
 from tests.search.conftest import RecordAt
 
+pytestmark = pytest.mark.parametrize("record_at", ["sqlite", "postgresql"], indirect=True)
+
 
 @pytest.fixture
 def url(tmp_path: Path, record_at: RecordAt) -> str:

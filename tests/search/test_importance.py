@@ -8,6 +8,9 @@ import pytest
 
 from search.space import Float
 from search.study import MIN_TRIALS_FOR_IMPORTANCE, Study, UnknownStudyError, importance
+from tests.search.conftest import RecordAt
+
+pytestmark = pytest.mark.parametrize("record_at", ["sqlite", "postgresql"], indirect=True)
 
 OpenStudy = Callable[..., Study]
 
@@ -36,20 +39,22 @@ def play(
 
 
 def test_the_dimension_that_decides_is_the_most_important(
-    play: Callable[[int], None], tmp_path: Path
+    play: Callable[[int], None], tmp_path: Path, record_at: RecordAt
 ) -> None:
     play(40)
-    found = importance(f"sqlite:///{tmp_path / 'record.db'}", "study")
+    found = importance(record_at(tmp_path / "record.db"), "study")
     assert next(iter(found)) == "learning_rate"
     assert found["learning_rate"] > 2 * sorted(found.values())[-2]
     assert sum(found.values()) == pytest.approx(1)
 
 
-def test_of_few_trials_nothing_is_said(play: Callable[[int], None], tmp_path: Path) -> None:
+def test_of_few_trials_nothing_is_said(
+    play: Callable[[int], None], tmp_path: Path, record_at: RecordAt
+) -> None:
     play(MIN_TRIALS_FOR_IMPORTANCE - 1)
-    assert importance(f"sqlite:///{tmp_path / 'record.db'}", "study") == {}
+    assert importance(record_at(tmp_path / "record.db"), "study") == {}
 
 
-def test_of_an_unknown_study_nothing_can_be_said(tmp_path: Path) -> None:
+def test_of_an_unknown_study_nothing_can_be_said(tmp_path: Path, record_at: RecordAt) -> None:
     with pytest.raises(UnknownStudyError, match="no study is named none"):
-        importance(f"sqlite:///{tmp_path / 'none.db'}", "none")
+        importance(record_at(tmp_path / "none.db"), "none")

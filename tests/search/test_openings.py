@@ -9,16 +9,23 @@ from search.config import SearchConfig
 from search.openings import keep_openings, kept_file, note_opening, num_openings
 from search.removal import remove_study
 from search.study import Study
+from tests.search.conftest import RecordAt
 
 OpenStudy = Callable[..., Study]
 
 
-@pytest.fixture
-def config(tmp_path: Path, open_small_study: OpenStudy) -> SearchConfig:
+@pytest.fixture(params=["a file each", "postgresql"])
+def config(
+    request: pytest.FixtureRequest, tmp_path: Path, record_at: RecordAt, study_in: OpenStudy
+) -> SearchConfig:
+    """Studies one and two, each in its own file or both in one database."""
     config = SearchConfig(study="one", home=str(tmp_path))
     config.studies_folder.mkdir(parents=True)
+    if request.param == "postgresql":
+        url = request.getfixturevalue("database_at")(tmp_path / "record")
+        config = config.model_copy(update={"storage": url})
     for name in ("one", "two"):
-        open_small_study(config.studies_folder / f"{name}.db", name=name)
+        study_in(config.storage or record_at(config.studies_folder / f"{name}.db"), name)
     return config
 
 

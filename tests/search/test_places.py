@@ -1,11 +1,23 @@
-"""What is noted of where a search shows itself."""
+"""Where studies lie, and what is noted of where a search shows itself."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from search.config import parse_config
-from search.places import recorded_form, trials_page, without_login
+from search.commands import read_config
+from search.config import SearchConfig, parse_config
+from search.places import (
+    known_studies,
+    latest_study,
+    name_of_study,
+    recorded_form,
+    trials_page,
+    without_login,
+)
+from search.study import Study, UnknownStudyError
+from tests.search.conftest import RecordAt
 
 
 @pytest.mark.parametrize(
@@ -36,3 +48,23 @@ def test_the_database_is_not_noted() -> None:
 def test_the_page_of_the_trials_is_shown_without_login() -> None:
     config = parse_config({"study": "one", "tracking": {"uri": "http://jo:hunter2@host:5000"}})
     assert trials_page(config, "7").startswith("http://host:5000/#/experiments/7")
+
+
+@pytest.mark.parametrize("record_at", ["sqlite", "postgresql"], indirect=True)
+def test_of_a_database_the_study_that_was_searched_last_is_the_latest(
+    tmp_path: Path, record_at: RecordAt, study_in: Callable[..., Study]
+) -> None:
+    home, url = tmp_path / "home", record_at(tmp_path / "record.db")
+    config = SearchConfig(storage=url, home=str(home))
+    with pytest.raises(UnknownStudyError, match=r"no study in the database .* --storage URL$"):
+        latest_study(config)
+    (home / "studies").mkdir(parents=True)
+    study_in(f"sqlite:///{home / 'studies' / 'here.db'}", "here")
+    for name in ("b", "c", "a", "a.finalists", "b", "b.finalists"):
+        study = study_in(url, name)
+        study.note("config", recorded_form(parse_config({"study": name})))
+    assert known_studies(config) == ["c", "a", "a.finalists", "b", "b.finalists"]
+    assert name_of_study(config, "latest") == latest_study(config) == "b"
+    assert latest_study(SearchConfig(home=str(home))) == "here"
+    given = {"storage": url, "home": str(home)}
+    assert read_config(None, [], given, "latest").study == "b"

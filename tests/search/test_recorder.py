@@ -15,6 +15,8 @@ from search.record import TrialRecord, TrialState
 from search.recorder import Files, Recorder
 from search.study import Study
 
+pytestmark = pytest.mark.parametrize("record_at", ["sqlite", "postgresql"], indirect=True)
+
 MakeEvaluation = Callable[..., Evaluation]
 
 RAISED = """ray::TrialActor.train() (pid=17, ip=10.0.0.1)
