@@ -31,6 +31,7 @@ from search.config import Metric, SearchSettings
 from search.database import (
     HeldStudy,
     alone_with_tables,
+    brief,
     connect_args,
     connectable,
     is_postgresql,
@@ -539,7 +540,7 @@ def shown_url(url: str) -> str:
 def _storage(url: str) -> optuna.storages.RDBStorage:
     # It makes the tables where there are none, which two searches may find at the same time.
     with alone_with_tables(url):
-        return BulkStore(connectable(url), {"connect_args": connect_args(url)})
+        return BulkStore(connectable(url), brief(url))
 
 
 def _open_storage(url: str) -> optuna.storages.RDBStorage:

@@ -115,6 +115,20 @@ def test_locks_of_other_studies_and_other_databases_are_independent(
         pass
 
 
+def test_who_has_read_a_study_leaves_no_connection_behind(
+    postgres: Any, url: str, study_in: Callable[..., Study]
+) -> None:
+    # The server has a hundred in all. The study is kept, and with it what it has opened.
+    study = study_in(url, "load")
+    connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'"
+    count = connected.format(url.rpartition("/")[2])
+    [[before]] = postgres.execute(count)
+    kept = [read_study(url, study.name) for _ in range(3)]
+    assert study_names(url) == [study.name]
+    assert postgres.execute(count) == [(before,)]
+    assert len(kept) == 3
+
+
 @pytest.mark.slow
 def test_a_search_of_a_study_that_another_machine_searches_is_refused_and_then_goes_on(
     url: str, tmp_path: Path
