@@ -1,7 +1,11 @@
 """A record on a server that goes away and comes back: the search waits, and then goes on."""
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Any
 
 import sqlalchemy
@@ -35,7 +39,7 @@ class PatientStorage(BulkStore):
         super().__init__(url, **engine)
         self._held, self._say = held, say
         self._opened: tuple[int, float] | None = None
-        self._lost: LostStudyError | None = None
+        self._end: LostStudyError | KeyboardInterrupt | None = None
         self._is_retaken = False
         self._failed_at: float | None = None
         self._num_trials_before: int | None = None
@@ -48,21 +52,29 @@ class PatientStorage(BulkStore):
     def _patiently(self, call: Callable[[bool], Any]) -> Any:
         """Make a call until it is answered; it is told whether it was made before."""
         is_again = False
-        while True:
-            try:
-                if self._lost is not None:
-                    raise self._lost
-                if self._failed_at is not None:
-                    self._hold()
-                answer = call(is_again)
-                self._is_back()
-                return answer
-            except LostStudyError as error:
-                self._lost = error  # nothing more is written, in the search's last words either
-                raise
-            except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, StillHeldError) as error:
-                self._wait_after(error)
-                is_again = True
+        with ExitStack() as outage:
+            while True:
+                try:
+                    if self._end is not None:
+                        raise self._end
+                    if self._failed_at is not None:
+                        self._hold()
+                    answer = call(is_again)
+                    self._is_back()
+                    return answer
+                except LostStudyError as error:
+                    self._end = error  # nothing more is written, in the search's last words either
+                    raise
+                except (
+                    StorageInternalError,
+                    sqlalchemy.exc.SQLAlchemyError,
+                    StillHeldError,
+                ) as error:
+                    self._wait_for(error)
+                    if not is_again:
+                        outage.enter_context(self._interrupt_ends_wait())
+                    is_again = True
+                    time.sleep(PAUSE_SECONDS)
 
     def _is_back(self) -> None:
         if self._failed_at is not None:
@@ -79,7 +91,7 @@ class PatientStorage(BulkStore):
                 raise LostStudyError("another search has gone on with it meanwhile")
         self._is_retaken = False
 
-    def _wait_after(self, error: Exception) -> None:
+    def _wait_for(self, error: Exception) -> None:
         if not is_away(error):
             raise error
         if self._failed_at is None:
@@ -91,7 +103,23 @@ class PatientStorage(BulkStore):
             )
         if time.monotonic() - self._failed_at >= PATIENCE_SECONDS:
             raise error
-        time.sleep(PAUSE_SECONDS)
+
+    @contextmanager
+    def _interrupt_ends_wait(self) -> Iterator[None]:
+        # Ray Tune would only note the signal, and look at it after the call that waits.
+        def end(number: int, frame: FrameType | None) -> None:
+            self._end = KeyboardInterrupt()
+            raise self._end
+
+        before = signal.getsignal(signal.SIGINT)
+        if not callable(before) or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signal.signal(signal.SIGINT, end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     # What must not be done twice
 

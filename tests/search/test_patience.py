@@ -1,11 +1,13 @@
 """A record whose database goes away: a real store that fails on order, and a real server."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from benchmarks.invariants import check_count
 from search import patience
 from search.database import LostStudyError, study_held
 from search.patience import OPENED_AT, PatientStorage
-from search.study import read_study
+from search.study import note_on_study, read_study
 
 RecordAt = Callable[[Path], str]
 GONE = sqlalchemy.exc.OperationalError("COMMIT", None, Exception("the connection is lost"))
@@ -147,6 +149,24 @@ def test_a_study_that_another_search_opened_and_left_in_the_outage_is_not_writte
         store.study.tell(trial, 0.5)
 
 
+def test_an_interrupt_ends_the_wait_and_the_search_as_a_second_one_would(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    try:
+        noting = signal.getsignal(signal.SIGINT)
+        monkeypatch.setattr(time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+        store.fail("before", 1)
+        for _ in range(2):  # its last words do not wait again
+            with pytest.raises(KeyboardInterrupt):
+                store.study.set_user_attr("note", 1)
+        assert noted == []
+        assert signal.getsignal(signal.SIGINT) is noting
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 # A real server
 
 
@@ -166,9 +186,78 @@ def test_a_lock_that_ended_with_its_connection_is_taken_again(own_postgres: Any)
 def test_a_search_whose_server_is_restarted_waits_and_loses_nothing(
     own_postgres: Any, tmp_path: Path
 ) -> None:
+    with searching(own_postgres.url(), tmp_path, trials=6) as search:
+        before = first_two_ended(own_postgres, search)
+        own_postgres.stop()
+        time.sleep(5)
+        own_postgres.start()
+        said, _ = search.communicate(timeout=280)
+    assert search.returncode == 0, said
+    assert said.count("the record's database is away since") == 1
+    trials = read_study(own_postgres.url(), "load")[1]
+    assert check_count(trials, 6, True) == []
+    assert [trial.retries for trial in trials] == [()] * len(trials)
+    assert trials[:2] == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", ["holds it", "has left it"])
+def test_a_search_that_loses_its_study_to_another_one_ends_and_writes_no_more(
+    other: str, own_postgres: Any, tmp_path: Path
+) -> None:
     url = own_postgres.url()
-    words = f"--storage {url} --study load --trials 6 --no-finalize --max-concurrent 2".split()
-    words += ["--home", str(tmp_path / "home")]
+    with searching(url, tmp_path, trials=1000) as search, ExitStack() as held:
+        first_two_ended(own_postgres, search)
+        search.send_signal(signal.SIGSTOP)  # so that the other search comes first
+        connections = "FROM pg_stat_activity WHERE datname = 'postgres' AND pid <> "
+        connections += "pg_backend_pid()"
+        own_postgres.execute(f"SELECT pg_terminate_backend(pid) {connections}")
+        while own_postgres.execute(f"SELECT count(*) {connections}")[0][0]:
+            time.sleep(0.1)
+        lock = held.enter_context(study_held(url, "load"))
+        note_on_study(url, "load", OPENED_AT, time.time())
+        before = read_study(url, "load")
+        if other == "has left it":
+            held.close()
+        search.send_signal(signal.SIGCONT)
+        said, _ = search.communicate(timeout=280)
+        assert read_study(url, "load") == before
+        assert (other == "holds it") is lock.is_held()
+    reason = {
+        "holds it": f"process {os.getpid()} on .* has taken study load meanwhile",
+        "has left it": "another search has gone on with it meanwhile",
+    }[other]
+    assert search.returncode == 1, said
+    assert re.search(f"a search must hold its study: .* and {reason}", said), said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_one_interrupt_ends_a_search_that_waits_for_its_record(
+    own_postgres: Any, tmp_path: Path
+) -> None:
+    with searching(own_postgres.url(), tmp_path, trials=1000) as search:
+        first_two_ended(own_postgres, search)
+        before = read_study(own_postgres.url(), "load")[1]
+        own_postgres.stop()
+        assert search.stdout is not None
+        said = ""
+        while "the record's database is away since" not in said:
+            said += (line := search.stdout.readline())
+            assert line, said
+        search.send_signal(signal.SIGINT)
+        said += search.communicate(timeout=280)[0]
+    assert search.returncode == 130, said
+    assert "interrupted; the record is safe: " in said
+    own_postgres.start()
+    assert read_study(own_postgres.url(), "load")[1][:2] == before[:2]
+
+
+@contextmanager
+def searching(url: str, folder: Path, trials: int) -> Iterator["subprocess.Popen[str]"]:
+    """A search of the study `load` in a process of its own."""
+    words = ["--storage", url, "--study=load", f"--trials={trials}", "--home", str(folder / "home")]
+    words += ["--no-finalize", "--max-concurrent=2"]
     words += ["--set=training.max_steps=60", "--set=training.evaluate_every_steps=20"]
     words += ["--set=space.lookback=24", "--set=space.num_layers=1"]
     words += ["--set=training.warmup_steps=0"]
@@ -178,24 +267,14 @@ def test_a_search_whose_server_is_restarted_waits_and_loses_nothing(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     ) as search:
         try:
-            before = first_two_ended(own_postgres, search)
-            own_postgres.stop()
-            time.sleep(5)
-            own_postgres.start()
-            said, _ = search.communicate(timeout=280)
+            yield search
         finally:
             if search.poll() is None:
-                search.send_signal(signal.SIGKILL)
-    assert search.returncode == 0, said
-    assert said.count("the record's database is away since") == 1
-    trials = read_study(url, "load")[1]
-    assert check_count(trials, 6, True) == []
-    assert [trial.retries for trial in trials] == [()] * len(trials)
-    assert trials[:2] == before
+                search.kill()
 
 
 def first_two_ended(server: Any, search: "subprocess.Popen[str]") -> list[Any]:
