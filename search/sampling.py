@@ -18,9 +18,9 @@ _truncnorm._log_ndtr = log_ndtr
 
 NUM_BEST = 25
 """Kept from all of the study: TPE takes at most so many trials for the good ones (Optuna 5.0)."""
-NUM_LATEST = 475
-"""Ended trials kept beside them, in TPE's eyes the others; studies of 500 are learnt from whole."""
-NUM_RUNNING = 250
+NUM_LATEST = 175
+"""Ended trials kept beside them, in TPE's eyes the others; studies of 200 are learnt from whole."""
+NUM_RUNNING = 50
 """Running trials kept, the latest, so that a proposal keeps away from them."""
 
 

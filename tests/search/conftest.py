@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -419,10 +420,19 @@ def empty_view(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def view_store(tmp_path: Path, empty_view: Path) -> str:
-    """The URI of this test's own MLflow store, in its folder."""
-    shutil.copy(empty_view, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+def view_store(request: pytest.FixtureRequest, tmp_path: Path, empty_view: Path) -> Iterator[str]:
+    """The URI of this test's own MLflow store, in its folder, or with the parameter `server` there.
+
+    The server is the same for all tests: it shows what this one made until its end.
+    """
+    if getattr(request, "param", "local") == "server":
+        server: MlflowServer = request.getfixturevalue("mlflow_server")
+        server.hide_experiments()
+        yield server.uri
+        server.hide_experiments()
+    else:
+        shutil.copy(empty_view, tmp_path / "mlflow.db")
+        yield f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
 class MlflowServer:
@@ -452,6 +462,18 @@ class MlflowServer:
             start_new_session=True,
         )
         wait_for_page(f"{self.uri}/health")
+
+    def hide_experiments(self) -> None:
+        """Delete all but the first, and free their names."""
+        from mlflow import MlflowClient  # takes seconds: for the tests that use it
+        from mlflow.entities import ViewType
+
+        client = MlflowClient(self.uri)
+        for experiment in client.search_experiments(ViewType.DELETED_ONLY):
+            client.restore_experiment(experiment.experiment_id)
+        for experiment in client.search_experiments(filter_string="name != 'Default'"):
+            client.rename_experiment(experiment.experiment_id, uuid.uuid4().hex)
+            client.delete_experiment(experiment.experiment_id)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -590,9 +612,17 @@ def small_facts(**changes: Any) -> StudyFacts:
 
 
 @pytest.fixture(scope="session")
-def dump_view() -> DumpView:
-    """All that an experiment in a store shows, by the names of its runs."""
-    return dump_experiment
+def dump_view(request: pytest.FixtureRequest) -> DumpView:
+    """All that a local store, or the server of all tests, shows of an experiment."""
+
+    def dump(uri: str, *experiment: str) -> dict[str, dict[str, Any]]:
+        if uri.startswith("http"):
+            server: MlflowServer = request.getfixturevalue("mlflow_server")
+            assert uri == server.uri
+            uri = server.store_uri
+        return dump_experiment(uri, *experiment)
+
+    return dump
 
 
 def dump_experiment(store_uri: str, experiment: str = "lstm-search") -> dict[str, dict[str, Any]]:

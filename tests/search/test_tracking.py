@@ -57,6 +57,12 @@ def baselines(make_evaluation: MakeEvaluation) -> list[BaselineScore]:
     ]
 
 
+ON_BOTH = pytest.mark.parametrize(
+    "view_store", ["local", pytest.param("server", marks=pytest.mark.slow)], indirect=True
+)
+"""For what a store shows wherever it is; the rest asks the tables of a local one."""
+
+
 @pytest.fixture(scope="module")
 def snapshot(
     played_trials: list[TrialRecord], tmp_path_factory: pytest.TempPathFactory
@@ -248,6 +254,7 @@ def test_the_experiment_holds_the_page_of_the_study(
     assert tags["mlflow.sharedViewState.small"] == saved_view(facts)
 
 
+@ON_BOTH
 def test_the_pages_filter_and_order_find_the_trials_the_best_first(
     projected: str, facts: StudyFacts, snapshot: Snapshot
 ) -> None:
@@ -261,6 +268,7 @@ def test_the_pages_filter_and_order_find_the_trials_the_best_first(
 
 
 @pytest.mark.parametrize("study", ["0a-b.c_D7", "x" * 100])
+@ON_BOTH
 def test_a_study_of_any_name_that_a_configuration_allows_is_shown_and_found_again(
     study: str, view_store: str, make_facts: MakeFacts, dump_view: DumpView
 ) -> None:
@@ -276,6 +284,7 @@ def test_a_name_that_could_break_a_filter_is_no_studys_name(study: str) -> None:
         SearchConfig(study=study)
 
 
+@ON_BOTH
 def test_an_experiment_of_any_name_is_found_again(
     view_store: str, facts: StudyFacts, dump_view: DumpView
 ) -> None:
@@ -285,6 +294,7 @@ def test_an_experiment_of_any_name_is_found_again(
     assert set(dump_view(view_store, name)) == {"small", "experiment"}
 
 
+@ON_BOTH
 def test_showing_a_study_twice_changes_nothing(
     projected: str,
     facts: StudyFacts,
@@ -297,6 +307,7 @@ def test_showing_a_study_twice_changes_nothing(
     assert (dump_view(projected), run_ids(projected)) == before
 
 
+@ON_BOTH
 def test_one_view_that_shows_everything_twice_changes_nothing(
     projected: str, facts: StudyFacts, snapshot: Snapshot, dump_view: DumpView
 ) -> None:
@@ -308,6 +319,7 @@ def test_one_view_that_shows_everything_twice_changes_nothing(
     assert dump_view(projected) == before
 
 
+@ON_BOTH
 def test_trials_shown_as_they_grow_end_like_trials_shown_at_once(
     projected: str,
     played_study: Study,
@@ -328,6 +340,7 @@ def test_trials_shown_as_they_grow_end_like_trials_shown_at_once(
 
 
 @pytest.mark.parametrize("deleted", ["trials", "study", "all"])
+@ON_BOTH
 def test_deleted_runs_come_back_and_nothing_else_changes(
     deleted: str,
     projected: str,
@@ -381,6 +394,7 @@ def test_a_half_shown_study_is_completed(
     assert (after, run_ids(projected)) == (before, ids)
 
 
+@ON_BOTH
 def test_runs_that_were_made_twice_become_one(
     projected: str,
     facts: StudyFacts,
@@ -398,6 +412,7 @@ def test_runs_that_were_made_twice_become_one(
     assert dump_view(projected) == before
 
 
+@ON_BOTH
 def test_a_note_that_a_person_wrote_stays(
     projected: str, facts: StudyFacts, snapshot: Snapshot, dump_view: DumpView
 ) -> None:
@@ -407,6 +422,7 @@ def test_a_note_that_a_person_wrote_stays(
     assert dump_view(projected)["small"]["tags"]["mlflow.note.content"] == "the one for the talk"
 
 
+@ON_BOTH
 def test_a_study_made_anew_under_a_known_name_has_runs_of_its_own(
     projected: str, make_facts: MakeFacts, snapshot: Snapshot
 ) -> None:
@@ -430,6 +446,7 @@ def experiment_tag(client: MlflowClient, experiment_id: str) -> str:
     return tags["mlflow.sharedViewState.small"]
 
 
+@ON_BOTH
 def test_a_study_that_goes_on_keeps_its_runs_and_adds_to_them(
     projected: str,
     played_study: Study,
@@ -459,6 +476,7 @@ def test_a_study_that_goes_on_keeps_its_runs_and_adds_to_them(
     ("state", "status"),
     [("done", "FINISHED"), ("space exhausted", "FINISHED"), ("interrupted", "SCHEDULED")],
 )
+@ON_BOTH
 def test_a_study_that_can_go_on_is_not_shown_as_finished(
     state: str, status: str, view_store: str, facts: StudyFacts, snapshot: Snapshot
 ) -> None:
@@ -468,6 +486,7 @@ def test_a_study_that_can_go_on_is_not_shown_as_finished(
     assert (run.info.status, run.data.tags["state"]) == (status, state)
 
 
+@ON_BOTH
 def test_a_trial_that_was_tried_again_shows_how_often_and_every_reason(
     view_store: str, facts: StudyFacts, snapshot: Snapshot, dump_view: DumpView
 ) -> None:
@@ -500,6 +519,7 @@ def test_ended_runs_are_shown_again_unless_they_are_trusted(
     assert dump_view(projected) == before
 
 
+@ON_BOTH
 def test_runs_made_twice_behind_a_views_back_become_one_at_the_end(
     view_store: str, facts: StudyFacts, snapshot: Snapshot, dump_view: DumpView
 ) -> None:
@@ -517,6 +537,7 @@ def test_runs_made_twice_behind_a_views_back_become_one_at_the_end(
         assert dump_view(view_store)[name] == dump_view(view_store, "anew")[name]
 
 
+@ON_BOTH
 def test_a_trial_that_waits_to_be_run_again_is_shown_as_scheduled(
     projected: str, played_study: Study, facts: StudyFacts, dump_view: DumpView
 ) -> None:
@@ -525,6 +546,7 @@ def test_a_trial_that_waits_to_be_run_again_is_shown_as_scheduled(
     assert dump_view(projected)[played_study.trial(4).name]["info"][0] == "SCHEDULED"
 
 
+@ON_BOTH
 def test_a_trial_of_more_readings_than_one_call_takes_is_shown_whole(
     view_store: str,
     make_evaluation: MakeEvaluation,
@@ -540,6 +562,7 @@ def test_a_trial_of_more_readings_than_one_call_takes_is_shown_whole(
     assert [step for step, *_ in history] == list(range(250))
 
 
+@ON_BOTH
 def test_values_longer_than_mlflow_takes_are_cut(
     view_store: str,
     make_facts: MakeFacts,
@@ -614,6 +637,7 @@ def user_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     mlflow.set_tracking_uri(None)
 
 
+@ON_BOTH
 def test_a_deleted_experiment_is_not_used_and_the_remedy_is_named(
     projected: str, facts: StudyFacts, snapshot: Snapshot
 ) -> None:
