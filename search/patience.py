@@ -70,10 +70,10 @@ class PatientStorage(BulkStore):
                     sqlalchemy.exc.SQLAlchemyError,
                     StillHeldError,
                 ) as error:
-                    self._wait_for(error)
-                    if not is_again:
+                    if not is_again:  # before the wait is said: Ctrl+C may be the answer
                         outage.enter_context(self._interrupt_ends_wait())
                     is_again = True
+                    self._wait_for(error)
                     time.sleep(PAUSE_SECONDS)
 
     def _is_back(self) -> None:
