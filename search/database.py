@@ -131,8 +131,8 @@ def connect_args(url: str) -> dict[str, Any]:
     return {"connect_timeout": CONNECT_SECONDS} if is_postgresql(url) else {}
 
 
-def brief(url: str) -> dict[str, Any]:
-    """Settings of an engine that keeps no connection to a server: one has few, and many ask."""
+def unpooled(url: str) -> dict[str, Any]:
+    """Settings of an engine that keeps no connection: a server has few, and many ask."""
     pool = {"poolclass": sqlalchemy.NullPool} if is_postgresql(url) else {}
     return {"connect_args": connect_args(url), **pool}
 

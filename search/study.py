@@ -31,10 +31,10 @@ from search.config import Metric, SearchSettings
 from search.database import (
     HeldStudy,
     alone_with_tables,
-    brief,
     connect_args,
     connectable,
     is_postgresql,
+    unpooled,
 )
 from search.held_storage import HeldStorage
 from search.limits import Limits
@@ -540,7 +540,7 @@ def shown_url(url: str) -> str:
 def _storage(url: str) -> optuna.storages.RDBStorage:
     # It makes the tables where there are none, which two searches may find at the same time.
     with alone_with_tables(url):
-        return BulkStore(connectable(url), brief(url))
+        return BulkStore(connectable(url), unpooled(url))
 
 
 def _open_storage(url: str) -> optuna.storages.RDBStorage:
