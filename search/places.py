@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -152,8 +153,13 @@ def tracking_uri(config: SearchConfig) -> str:
 def shown_address(address: str) -> str:
     """An address without name and password."""
     kind, separator, rest = address.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{kind}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else address
+    if not separator:
+        return address
+    # People forget that a / in a password is written %2F; digits before one are a port.
+    rest = re.sub(r"^([^/]*|[^/:@\[]*:(?!\d*/).*)@", "", rest)
+    # PostgreSQL takes passwords behind the question mark too.
+    rest = re.sub(r"(password=)[^&]*", r"\1***", rest)
+    return f"{kind}{separator}{rest}"
 
 
 def without_login(uri: str) -> str:

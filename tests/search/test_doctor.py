@@ -193,11 +193,26 @@ def test_no_password_is_printed(
     assert not any("secret" in text for text in texts)
 
 
+def test_no_password_of_a_query_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://host/mlflow?password=secret")
+    texts = [found.text for found in examine(SearchConfig(home=str(tmp_path)))]
+    assert any("MLFLOW_TRACKING_URI=postgresql://host/mlflow?password=***" in t for t in texts)
+    assert not any("secret" in text for text in texts)
+
+
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
         ("postgresql://me:p@ss@db:5432/x", "postgresql://db:5432/x"),
+        ("postgresql://me:p/ss@db:5432/x", "postgresql://db:5432/x"),
+        ("postgresql://db/x?password=pass&user=me", "postgresql://db/x?password=***&user=me"),
+        ("postgresql://db/x?sslpassword=pass", "postgresql://db/x?sslpassword=***"),
+        ("http://me:p/ss@host:5000/x", "http://host:5000/x"),
         ("http://host:5000", "http://host:5000"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
+        ("http://host/a@b", "http://host/a@b"),
+        ("http://[::1]:5000/a@b", "http://[::1]:5000/a@b"),
+        ("sqlite:////tmp/a@b.db", "sqlite:////tmp/a@b.db"),
         ("sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
         ("/some/folder", "/some/folder"),
     ],

@@ -24,6 +24,7 @@ from tests.search.conftest import RecordAt
     ("uri", "noted"),
     [
         ("https://jo:hunter2@host:5000/mlflow", "https://host:5000/mlflow"),
+        ("https://jo:hun/ter2@host:5000/mlflow", "https://host:5000/mlflow"),
         ("https://jo@host", "https://host"),
         ("http://host:5000", "http://host:5000"),
         ("postgresql://jo:hunter2@host/mlflow", "postgresql://jo@host/mlflow"),
