@@ -47,21 +47,19 @@ def runs_of(trials: "list[TrialRecord]") -> list[Run]:
 
 def time_bare_loop(config: "SearchConfig", runs: list[Run], num_workers: int) -> float:
     """Return the seconds that the loop takes in a process of its own, with what that starts."""
-    from search.cluster import _WORKER_ENVIRONMENT
+    from search.cluster import WORKER_ENVIRONMENT
 
     with tempfile.TemporaryDirectory() as folder:
         plan = Path(folder) / "plan.json"
         plan.write_text(
-            json.dumps(
-                {"config": config.model_dump_json(), "runs": [asdict(run) for run in runs]}
-            ),
+            json.dumps({"config": config.model_dump_json(), "runs": [asdict(run) for run in runs]}),
             encoding="utf-8",
         )
         began = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "benchmarks.bare_loop", str(plan), "--workers", str(num_workers)],
+            [sys.executable, "-m", "benchmarks.bare_loop", str(plan), f"--workers={num_workers}"],
             check=True,
-            env={**os.environ, **_WORKER_ENVIRONMENT},
+            env=os.environ | WORKER_ENVIRONMENT,
         )
         return time.perf_counter() - began
 

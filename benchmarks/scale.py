@@ -34,10 +34,10 @@ from pipelines.splits import SearchData, split
 from pipelines.training import Evaluation
 from search.config import Sampler, SearchConfig, parse_config
 from search.facts import facts_of, identity_of
-from search.kept_weights import KeptWeights
+from search.kept_weights import Files, KeptWeights
 from search.limits import Limits
 from search.record import Proposal, TrialRecord, TrialState
-from search.recorder import Files, Recorder
+from search.recorder import Recorder
 from search.resolve import resolve
 from search.space import TrialConfig
 from search.study import SpaceExhaustedError, Study, open_study

@@ -28,6 +28,7 @@ from models.forecaster import Forecaster
 from pipelines import windows as window_index
 from pipelines.evaluation import EVALUATION_BATCH_SIZE, evaluate
 from pipelines.metrics import Errors
+from pipelines.optimizer import AdamW
 from pipelines.scaling import Scaling
 from pipelines.skip import start_skip
 from pipelines.training_config import TrainConfig, TrainingBudget
@@ -226,7 +227,7 @@ class Training:
         self.step = 0
         self.device = windows.values.device
         self.precision = resolve_precision(config.precision, self.device)
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = AdamW(
             forecaster.parameters(),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,

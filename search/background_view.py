@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pipelines.baselines import BaselineScore
 from search.kept_weights import KeptWeights
 from search.projection import Snapshot, StudyFacts
 from search.record import TrialRecord
-from search.tracking import View, why
+
+if TYPE_CHECKING:
+    from search.tracking import View
 
 FLUSH_SECONDS = 3.0
 NUM_LAST_TRIES = 2
@@ -31,6 +34,8 @@ class Outage:
     """What the latest one raised."""
 
     def __str__(self) -> str:
+        from search.tracking import why
+
         return f"since {time.strftime('%H:%M', time.localtime(self.since))} ({why(self.error)})"
 
 
@@ -48,9 +53,28 @@ class BackgroundView:
     that fails is tried again at the next turn: it delays the view, never the search.
     """
 
-    def __init__(self, uri: str, experiment: str, facts: StudyFacts):
-        """Start the thread; it connects by itself."""
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        facts: StudyFacts,
+        is_verbose: bool = False,
+        first_wait_seconds: float = 0.0,
+    ):
+        """Start the thread; it connects by itself.
+
+        Args:
+            uri: MLflow server or store.
+            experiment: its name.
+            facts: what is shown of the study.
+            is_verbose: let MLflow's own messages through.
+            first_wait_seconds: how long the first evaluation is waited for. MLflow takes seconds of
+                a core to load and to make its store, which would delay the first trials.
+        """
         self._arguments = (uri, experiment, facts)
+        self._is_verbose = is_verbose
+        self._first_wait_seconds = first_wait_seconds
+        self._has_evaluation = threading.Event()
         self._view: View | None = None
         self._news: queue.SimpleQueue[TrialRecord | BaselineScore | Snapshot] = queue.SimpleQueue()
         self._pending = _Pending()
@@ -73,6 +97,7 @@ class BackgroundView:
     def on_evaluation(self, trial: TrialRecord) -> None:
         """Show an evaluation more."""
         self._news.put(trial)
+        self._has_evaluation.set()
 
     def on_retry(self, trial: TrialRecord) -> None:
         """Show that a trial is tried again, and why."""
@@ -102,6 +127,7 @@ class BackgroundView:
         now = self._progressed_at = time.monotonic()
         is_silent = now - self._waits_since > LAST_PATIENCE_SECONDS
         self._news.put(Snapshot(trials, state, kept))
+        self._has_evaluation.set()
         while self._thread.is_alive():
             is_brief = is_silent or self.outage is not None
             until = self._progressed_at + LAST_PATIENCE_SECONDS if is_brief else math.inf
@@ -116,6 +142,7 @@ class BackgroundView:
         return self._view.experiment_id
 
     def _run(self) -> None:
+        self._has_evaluation.wait(self._first_wait_seconds)
         self._show_or_note_outage()  # connects
         num_fruitless = 0
         while num_fruitless < NUM_LAST_TRIES and not self._is_given_up.is_set():
@@ -179,6 +206,9 @@ class BackgroundView:
             yield partial(view.show_all, pending.snapshot)
 
     def _connect(self) -> None:
+        from search.tracking import View, set_verbosity
+
+        set_verbosity(self._is_verbose)
         view = View(*self._arguments, trusts_ended_runs=True)
         view.mark_running()
         self._view = view

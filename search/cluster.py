@@ -6,19 +6,20 @@ import platform
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 from unittest.mock import patch
 
 from search.cluster_token import keep_token_to_owner, use_token_if_there
 
+_STAY = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}  # workers, in their folder
 # Ray reads these when it is imported: it phones nobody, and its own screen and files stay off.
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    **_STAY,
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Ray prints it whatever its log level is; the trial's own line says the same.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed while executing",
@@ -32,19 +33,38 @@ for _name, _value in {
 use_token_if_there()
 
 import ray  # noqa: E402
-import torch  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
+from ray._private.node import Node  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from search.config import ConfigError, Resources  # noqa: E402
-from search.slots import Slots, num_fitting  # noqa: E402
+from search.slots import Slots, has_nvidia_driver, num_fitting  # noqa: E402
 from search.source import FLOORS, PROJECT  # noqa: E402
 
 KNOCK_SECONDS = 10.0  # for a cluster to answer
 PREFLIGHT_SECONDS = 30.0  # for all its nodes
+MOST_SPARE_WORKERS = 8  # that may import torch, a quarter of a GiB, in case that they are needed
 
 _MUST_BE_EQUAL = ("torch", "numpy", "pydantic", "safetensors")
 """Packages that a trial computes with, or that the processes talk by."""
+
+
+_connecting = threading.Lock()
+
+
+def connect_meanwhile(resources: Resources, is_verbose: bool) -> None:
+    """Begin to `connect` beside the imports that a search needs; `connect` then waits for it.
+
+    What goes wrong is said by `connect`, which tries again.
+    """
+
+    def try_to() -> None:
+        with suppress(Exception):
+            connect(resources, is_verbose)
+        # Linux ends Ray's processes with the thread that has started them.
+        threading.Event().wait()
+
+    threading.Thread(target=try_to, name="connect", daemon=True).start()
 
 
 def connect(resources: Resources, is_verbose: bool) -> None:
@@ -59,31 +79,61 @@ def connect(resources: Resources, is_verbose: bool) -> None:
     """
     # Tune calls failed trials errors of its own, and the record tells of them already.
     logging.getLogger("ray.tune").setLevel(logging.INFO if is_verbose else logging.CRITICAL)
-    if ray.is_initialized():
-        return
-    level = logging.INFO if is_verbose else logging.ERROR
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(level)
-    address = _joined_address(resources)
-    # Without "local" Ray would join whatever cluster was last started on this machine.
-    place: dict[str, Any] = {"address": address}
-    if address is None:
-        place = {"address": "local", "include_dashboard": False}
-    environment: dict[str, Any] = {"env_vars": _WORKER_ENVIRONMENT}
-    if address:
-        _check_that_it_answers(address)
-        environment["py_modules"] = [str(PROJECT / floor) for floor in FLOORS]
-        environment["excludes"] = ["__pycache__"]
-    else:
-        keep_token_to_owner()
-    is_alone = nullcontext() if address else _loopback_only()
-    with _refusals_explained(), signal_handlers_kept(), is_alone:
-        ray.init(
-            **place,
-            log_to_driver=is_verbose,
-            logging_level=level,
-            runtime_env=environment,
-        )
+    with _connecting:
+        if ray.is_initialized():
+            return
+        level = logging.INFO if is_verbose else logging.ERROR
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(level)
+        address = _joined_address(resources)
+        says = {"log_to_driver": is_verbose, "logging_level": level}
+        with _refusals_explained(), signal_handlers_kept():
+            if address is None:
+                _start(resources, says)
+            else:
+                _join(address, says)
+
+
+def _join(address: str, says: Mapping[str, Any]) -> None:
+    _check_that_it_answers(address)
+    environment = {
+        "env_vars": WORKER_ENVIRONMENT,
+        "py_modules": [str(PROJECT / floor) for floor in FLOORS],
+        "excludes": ["__pycache__"],
+    }
+    ray.init(address=address, runtime_env=environment, **says)
+
+
+def _start(resources: Resources, says: Mapping[str, Any]) -> None:
+    keep_token_to_owner()
+    # The processes inherit it. As a `runtime_env` it would make Ray discard the workers that it
+    # starts at once, and start others as soon as its agent is up.
+    inherited = WORKER_ENVIRONMENT | (_prepared_workers() if _uses_most_cores(resources) else {})
+    with _loopback_only(), _few_processes(says["log_to_driver"]), _environment(inherited):
+        # Without "local" Ray would join whatever cluster was last started on this machine.
+        ray.init(address="local", include_dashboard=False, **says)
+
+
+def _uses_most_cores(resources: Resources) -> bool:
+    """Whether few of the workers that Ray starts, one a core, would import torch for nothing."""
+    num_cores = os.cpu_count() or 1
+    if num_cores <= MOST_SPARE_WORKERS:
+        return True
+    if resources.device != "cpu" and has_nvidia_driver():
+        return False  # as many trials as GPUs
+    count = int(num_cores / resources.cpus_per_trial)
+    return num_cores <= 2 * min(count, resources.max_concurrent or count)
+
+
+def _prepared_workers() -> dict[str, str]:
+    """What lets workers import, while nothing is asked of them yet, what trials need."""
+    paths = [path for path in [os.environ.get("PYTHONPATH")] if path]
+    if (PROJECT / "pyproject.toml").exists():  # this checkout's code, wherever another is installed
+        paths = [str(PROJECT), *paths]
+    return {
+        "RAY_preload_python_modules": "search.trial_actor",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
 
 
 @contextmanager
@@ -95,9 +145,40 @@ def _loopback_only() -> Iterator[None]:
     switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     with (
         patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
-        patch.dict(os.environ, {switch: "0"}),
+        _environment({switch: "0"}),
     ):
         yield
+
+
+@contextmanager
+def _few_processes(has_log_monitor: bool) -> Iterator[None]:
+    """Let a Ray that starts within leave out what a cluster of one does not use.
+
+    The autoscaler, the dashboard (Ray 2.60 starts its process without it too), and what brings the
+    workers' output to the driver: two seconds of four, and 0.2 GiB. Ray has no switch for it.
+    """
+    spared = ["start_monitor", "start_api_server"]
+    spared += [] if has_log_monitor else ["start_log_monitor"]
+    with ExitStack() as stack:
+        for name in spared:
+            stack.enter_context(patch.object(Node, name, lambda *_, **__: None))
+        yield
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the processes that start within."""
+    # Not patch.dict, which would take back what another thread sets meanwhile.
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _joined_address(resources: Resources) -> str | None:
@@ -203,7 +284,9 @@ def _check_answer(answer: Any, node: str, device: str) -> None:
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
 def _look_around() -> dict[str, str]:
-    import search.trial  # noqa: F401  # whatever a trial needs must be there
+    import torch
+
+    import search.trial_actor  # noqa: F401  # whatever a trial needs must be there
 
     return _surroundings() | {"CUDA": "yes" if torch.cuda.is_available() else "no"}
 
@@ -218,14 +301,16 @@ def _last_line(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-_WORKER_ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     # glibc otherwise returns and maps again the memory of every large batch: half of a step.
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
     # Without it cuBLAS does not promise equal results for equal seeds.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    **_STAY,
 }
+"""Of every process in which a trial runs, before it starts."""
 
 
 @contextmanager

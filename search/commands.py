@@ -97,6 +97,9 @@ def search(
     account.config = config
 
     def run(console: Console, caught: list[int]) -> int:
+        from search.cluster import connect_meanwhile
+
+        connect_meanwhile(config.resources, is_verbose)
         from search.record import Ending
         from search.search import run_search
         from search.summary import print_summary

@@ -5,55 +5,39 @@ hands it every evaluation (`_Reporter`), which answers whether to go on. Weights
 evaluations, so no storage has to be shared, and Tune's own folder is temporary.
 """
 
-import json
-import os
 import re
-import socket
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from search.cluster import signal_handlers_kept  # says, before Ray is there, how quiet it is to be
 
 # isort: split
 import ray
-import torch
 from ray import tune
+from ray.air._internal import usage as air_usage
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from pipelines.baselines import BaselineScore, baselines
-from pipelines.refit import refit
-from pipelines.splits import SearchData, TestData
+from pipelines.splits import TestData
 from pipelines.training import TrainingDiverged
 from pipelines.training_config import TrainingBudget
-from pipelines.weights import weights_to_bytes
-from search.config import Metric, Resources
-from search.facts import hardware_name
+from search.config import Resources
 from search.kept_weights import KeptWeights
 from search.leftovers import scratch_folder
 from search.record import Ending
-from search.recorder import Files, Listener, Recorder
+from search.recorder import Listener, Recorder
 from search.slots import Slots
 from search.space import TrialConfig
 from search.study import SpaceExhaustedError, Study
-from search.trial import SecondTry, TrialOutOfMemory, TrialStep, run_trial
+from search.trial_actor import TrialActor, TrialJob, refit_once, score_baselines
 
 PATIENCE_SECONDS = 0.5  # between two looks at what trials do not report
-
-
-@dataclass(frozen=True)
-class TrialJob:
-    """What every trial of a search shares; it crosses to each node once."""
-
-    folds: tuple[SearchData, ...]
-    """The rolling origins, one of which a trial is trained on; a search has one."""
-    metric: Metric
-    slots: Slots
-    save_every_seconds: float
 
 
 def run_trials(
@@ -64,7 +48,7 @@ def run_trials(
     kept: KeptWeights,
     listeners: Sequence[Listener],
     time_budget_seconds: float | None = None,
-    score_baselines: bool = True,
+    has_baselines: bool = True,
 ) -> Ending:
     """Run trials until the study is full, the time is over or a signal arrives.
 
@@ -79,14 +63,17 @@ def run_trials(
         kept: where weights are kept.
         listeners: who is told what happens.
         time_budget_seconds: when to stop; None: never.
-        score_baselines: whether the baselines are computed beside the trials.
+        has_baselines: whether the baselines are computed beside the trials.
     """
     limits = resources.max_step_seconds, resources.max_retries
     recorder = Recorder(study, kept, listeners, *limits)
     shared = ray.put(job)
-    awaited = _AwaitedBaselines(recorder)
-    if score_baselines:
-        awaited.begin(_score.remote(shared, budget, study.settings.seed))
+    awaited = _AwaitedBaselines(
+        recorder,
+        partial(score_baselines.remote, shared, budget, study.settings.seed)
+        if has_baselines
+        else None,
+    )
     deadline = _Deadline(time_budget_seconds)
     asker = _Asker(study, kept)
     trainable = tune.with_resources(
@@ -112,7 +99,8 @@ def run_trials(
 def _fit(tuner: tune.Tuner, watch: "_Watch") -> bool:
     """Run trials until Tune has ended; return False where it broke off and has to begin anew."""
     try:
-        tuner.fit()
+        with _quick_start():
+            tuner.fit()
     except RuntimeError as error:
         # Tune outlives dead actors, but not those that Ray ends for lack of memory (2.60).
         if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
@@ -120,6 +108,22 @@ def _fit(tuner: tune.Tuner, watch: "_Watch") -> bool:
         watch.lose_running(str(error.__cause__))
         return False
     return True
+
+
+@contextmanager
+def _quick_start() -> Iterator[None]:
+    """Keep Tune from what delays the first trial.
+
+    It would ask for an environment of its own, for Lightning and for storage, so that Ray starts
+    other workers than those that wait and have imported what trials need. And it would import
+    MLflow, to see whether a callback of Tune's for it is there, and count it.
+    """
+    with (
+        patch.object(air_usage, "tag_callbacks", lambda _: None),
+        patch.object(class_cache, "DEFAULT_ENV_VARS", {}),
+        patch.object(class_cache, "ENV_VARS_TO_PROPAGATE", frozenset()),
+    ):
+        yield
 
 
 def _tuner(
@@ -163,85 +167,6 @@ def _ending(study: Study, asker: "_Asker", deadline: "_Deadline") -> Ending:
     return Ending.TIME_OVER if deadline.is_over else Ending.INTERRUPTED
 
 
-class TrialActor(tune.Trainable):  # type: ignore[misc]
-    """A worker process: trains one trial after another, one evaluation a `step`."""
-
-    def setup(self, config: dict[str, Any], job: TrialJob) -> None:
-        """Begin the first trial."""
-        self._job = job
-        self._hardware = hardware_name(job.slots.device)
-        self._begin(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Leave the last trial and begin another in the same process."""
-        self.cleanup()
-        self._begin(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """Train up to the next evaluation; the end is a result of its own, without one."""
-        try:
-            step = next(self._steps, None)
-        except TrainingDiverged as diverged:
-            return {"done": True, "pruned": f"diverged by step {diverged.step}"}
-        except TrialOutOfMemory as too_large:
-            return {"done": True, "pruned": str(too_large)}
-        if step is None:
-            return {"done": True}
-        return {"retry": step.reason} if isinstance(step, SecondTry) else self._result(step)
-
-    def cleanup(self) -> None:
-        """Leave the trial wherever it is."""
-        self._steps.close()
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._steps = run_trial(
-            TrialConfig.model_validate_json(config["config"]),
-            self._job.folds[config["fold"]],
-            config["seed"],
-            self._job.metric,
-            self._job.slots.device,
-            self._job.slots.threads_per_trial,
-            _fetch(*config["saved_at"]) if config["saved_at"] else None,
-            self._job.save_every_seconds,
-        )
-
-    def _result(self, step: TrialStep) -> dict[str, Any]:
-        return {
-            "files": Files(step.weights, step.saved),
-            "evaluation": json.dumps(step.evaluation.to_dict()),
-            "is_final": step.is_final,
-            "ran_on": json.dumps(
-                {
-                    "host": socket.gethostname(),
-                    "pid": os.getpid(),
-                    "device": self._job.slots.device,
-                    "hardware": self._hardware,
-                }
-            ),
-        }
-
-
-def _fetch(node_id: str, path: str) -> bytes:
-    """Read a file of another machine. Passed by Ray's own ways it would stay in its memory."""
-    there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
-    content: bytes = ray.get(_read.options(scheduling_strategy=there).remote(path))
-    return content
-
-
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _read(path: str) -> bytes:
-    return Path(path).read_bytes()
-
-
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _score(job: TrialJob, budget: TrainingBudget, seed: int) -> list[BaselineScore]:
-    scores: list[BaselineScore] = []
-    with suppress(TrainingDiverged):  # of the linear twin, the last of them
-        scores.extend(baselines(job.folds[-1], budget, seed))
-    return scores
-
-
 def refit_seeds(
     data: TestData,
     config: TrialConfig,
@@ -255,7 +180,7 @@ def refit_seeds(
     Raises:
         RuntimeError: where a training has broken.
     """
-    needs = _refit.options(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial)
+    needs = refit_once.options(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial)
     shared = ray.put(data)
     arguments = num_steps, slots.device, slots.threads_per_trial
     jobs = [needs.remote(shared, config.model_dump_json(), seed, *arguments) for seed in seeds]
@@ -268,30 +193,26 @@ def refit_seeds(
     return weights
 
 
-@ray.remote(max_retries=2)  # type: ignore[untyped-decorator]
-def _refit(
-    data: TestData, config: str, seed: int, num_steps: int, device: str, num_threads: int
-) -> bytes:
-    torch.set_num_threads(num_threads)
-    chosen = TrialConfig.model_validate_json(config)
-    return weights_to_bytes(refit(chosen.model, chosen.training, data, seed, num_steps, device))
-
-
 class _AwaitedBaselines:
-    """The forecasts to beat, being computed beside the trials."""
+    """The forecasts to beat, computed beside the trials once the first of these has begun."""
 
-    def __init__(self, recorder: Recorder):
+    def __init__(self, recorder: Recorder, start: Callable[[], Any] | None):
         self._recorder = recorder
+        self._start = start
         self._future: Any = None
 
-    def begin(self, future: Any) -> None:
-        self._future = future
+    def begin(self) -> None:
+        # Not at once: importing torch in one process more would delay the first trials.
+        if self._start is not None:
+            self._future, self._start = self._start(), None
 
     def look(self) -> None:
         if self._future is not None and ray.wait([self._future], timeout=0)[0]:
             self._receive()
 
     def end(self, is_patient: bool) -> None:
+        if is_patient:
+            self.begin()
         if self._future is not None and is_patient:
             self._receive()
         elif self._future is not None:
@@ -407,6 +328,7 @@ class _Watch(_StaysHere, tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         result.pop("files", None)  # written by now; Tune would keep them in memory
+        self._awaited.begin()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self._looked_at >= PATIENCE_SECONDS:

@@ -6,9 +6,20 @@ a killed process nor a power cut leaves a part of one.
 
 import os
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 WEIGHTS, SAVED = ".safetensors", ".state"
+
+
+@dataclass(frozen=True, repr=False)  # megabytes, which Tune would format for its debug log
+class Files:
+    """What comes home with an evaluation."""
+
+    weights: bytes | None
+    """Where they are the trial's best so far."""
+    saved: bytes | None
+    """What the trial goes on from (`search.saved_trial`), now and then."""
 
 
 class KeptWeights:

@@ -150,6 +150,11 @@ def tracking_uri(config: SearchConfig) -> str:
     return configured or local_store_uri(config.home_folder)
 
 
+def is_server(uri: str) -> bool:
+    """Whether a tracking URI is that of a server, which can be asked."""
+    return uri.startswith(("http://", "https://"))
+
+
 def shown_address(address: str) -> str:
     """An address without name and password."""
     kind, separator, rest = address.partition("://")

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipelines.baselines import BaselineScore
@@ -33,16 +32,6 @@ class Listener(Protocol):
 
     def on_baselines_missed(self, reason: str) -> None:
         """Learn that there are no forecasts to beat."""
-
-
-@dataclass(frozen=True, repr=False)  # megabytes, which Tune would format for its debug log
-class Files:
-    """What comes home with an evaluation."""
-
-    weights: bytes | None
-    """Where they are the trial's best so far."""
-    saved: bytes | None
-    """What the trial goes on from (`search.saved_trial`), now and then."""
 
 
 class Recorder:

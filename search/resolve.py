@@ -1,10 +1,8 @@
 """What a configuration leaves open, settled by the table and the machine."""
 
 import platform
-import shutil
 import uuid
 from datetime import date
-from pathlib import Path
 from random import SystemRandom
 
 import torch
@@ -17,7 +15,7 @@ from search.config import ConfigError, SearchConfig
 from search.grid import plan_grid
 from search.limits import Limits, check_space
 from search.names import filled_in
-from search.slots import Slots
+from search.slots import Slots, has_nvidia_driver
 from search.space import THREE_ANSWERS, TrialConfig, derive, start_config
 
 CPU_TERAFLOPS_PER_TRIAL = 0.5
@@ -114,8 +112,7 @@ def device_line(slots: Slots) -> str:
 
 def has_unused_gpu() -> bool:
     """Whether this machine has an NVIDIA GPU that this build of torch cannot use."""
-    has_nvidia = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
-    return bool(has_nvidia) and torch.version.cuda is None
+    return has_nvidia_driver() and torch.version.cuda is None
 
 
 def fresh_name(data_name: str) -> str:

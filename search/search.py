@@ -14,7 +14,7 @@ from search.background_view import BackgroundView
 from search.cluster import check_nodes, connect, machines, session_folder
 from search.config import ConfigError, SearchConfig, duration_seconds
 from search.database import HeldStudy
-from search.executor import TrialJob, run_trials
+from search.executor import run_trials
 from search.facts import facts_of, identity_of
 from search.grid import Grid, plan_grid
 from search.kept_weights import KeptWeights
@@ -22,6 +22,7 @@ from search.limits import Limits
 from search.names import FINALISTS
 from search.places import (
     experiment_name,
+    is_server,
     record_url,
     recorded_form,
     shown_address,
@@ -36,10 +37,11 @@ from search.resolve import device_line, resolve, starts
 from search.result import SearchResult, recorded_baselines
 from search.slots import Slots, plan_slots
 from search.study import Study, open_study
-from search.tracking import set_verbosity
+from search.trial_actor import TrialJob
 from search.unwritable import writing_explained
-from search.view_check import check_view, is_server
 
+FIRST_VIEW_SECONDS = 15.0
+"""How long the view waits for the first evaluation, so as not to delay it."""
 VIEW_PATIENCE_SECONDS = 60.0
 """How long the end of a search waits for MLflow to catch up."""
 
@@ -95,13 +97,19 @@ def run_search(
     _check_view(config, console)
     with writing_explained(config.home_folder), study_locked(config, config.study) as held:
         connect(config.resources, is_verbose)
-        set_verbosity(is_verbose)
         slots = plan_slots(config.resources, config.resources.device, machines())
         check_nodes(slots, config.resources)
         for line in (device_line(slots), f"study {config.study}", *map(printable, notes)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         result = search_study(
-            config, (search_data,), slots, console, is_quiet, grid.runs, held=held
+            config,
+            (search_data,),
+            slots,
+            console,
+            is_quiet,
+            grid.runs,
+            held=held,
+            is_verbose=is_verbose,
         )
         return replace(result, left_out=grid.left_out)
 
@@ -116,6 +124,7 @@ def search_study(
     *,
     has_baselines: bool = True,
     held: HeldStudy | None = None,
+    is_verbose: bool = False,
 ) -> SearchResult:
     """Run a study's trials until it is full; its lock is held and Ray is connected.
 
@@ -128,6 +137,7 @@ def search_study(
         plan: what is trained, where it is not searched for.
         has_baselines: whether the forecasts to beat are computed beside the trials.
         held: the study's lock, where it lies in a database.
+        is_verbose: let MLflow's own messages through.
     """
 
     def say(line: str) -> None:
@@ -140,7 +150,9 @@ def search_study(
     sessions = study.attributes.get("ray_sessions", [])
     study.note("ray_sessions", list(dict.fromkeys([*sessions, session_folder()])))
     facts = StudyFacts(**study.attributes["facts"])
-    view = BackgroundView(tracking_uri(config), experiment_name(config), facts)
+    view = BackgroundView(
+        tracking_uri(config), experiment_name(config), facts, is_verbose, FIRST_VIEW_SECONDS
+    )
     settings = config.search
     known = recorded_baselines(study.attributes)
     total, max_steps = study.settings.trials, config.training.max_steps
@@ -154,7 +166,7 @@ def search_study(
             kept,
             [progress, view],
             duration_seconds(settings.time_budget) if settings.time_budget else None,
-            score_baselines=has_baselines and not known,
+            has_baselines=has_baselines and not known,
         )
     trials = tuple(study.trials())
     study.note("state", str(ending))
@@ -166,7 +178,11 @@ def search_study(
 
 def _check_view(config: SearchConfig, console: Console) -> None:
     uri = tracking_uri(config)
-    if is_server(uri) and (problem := check_view(uri, experiment_name(config))):
+    if not is_server(uri):
+        return
+    from search.view_check import check_view  # MLflow is slow to load
+
+    if problem := check_view(uri, experiment_name(config)):
         line = f"MLflow at {shown_address(uri)} takes nothing yet ({problem}); trials go on"
         console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 

@@ -47,11 +47,6 @@ class _Answer:
     text: str
 
 
-def is_server(uri: str) -> bool:
-    """Whether a tracking URI is that of a server, which can be asked."""
-    return uri.startswith(("http://", "https://"))
-
-
 def check_view(
     uri: str,
     experiment: str,

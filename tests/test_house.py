@@ -24,7 +24,12 @@ DOORS = {
         "search/bulk_store.py",
         "search/patience.py",
     },
-    "ray": {"search/executor.py", "search/cluster.py", "search/submit.py"},
+    "ray": {
+        "search/executor.py",
+        "search/trial_actor.py",
+        "search/cluster.py",
+        "search/submit.py",
+    },
     "mlflow": {
         "search/tracking.py",
         "search/view_check.py",

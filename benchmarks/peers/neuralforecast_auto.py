@@ -1,6 +1,6 @@
 """NeuralForecast's AutoLSTM on its Ray backend with ASHA; model, loss and scaling are its own.
 
-    python -m benchmarks.peers.neuralforecast_auto TASK FOLDER --trials 30
+python -m benchmarks.peers.neuralforecast_auto TASK FOLDER --trials 30
 """
 
 from typing import Any

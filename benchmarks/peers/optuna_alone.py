@@ -1,6 +1,6 @@
 """Optuna without Ray: two processes on one journal, each trial in MLflow.
 
-    python -m benchmarks.peers.optuna_alone TASK FOLDER --trials 30
+python -m benchmarks.peers.optuna_alone TASK FOLDER --trials 30
 """
 
 import multiprocessing

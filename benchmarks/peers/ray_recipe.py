@@ -1,6 +1,6 @@
 """The recipe of Ray Tune's documentation: a function trainable, OptunaSearch, ASHA, MLflow.
 
-    python -m benchmarks.peers.ray_recipe TASK FOLDER --trials 30
+python -m benchmarks.peers.ray_recipe TASK FOLDER --trials 30
 """
 
 from typing import Any

@@ -117,7 +117,7 @@ class PlainTraining:
             window, future = self._next_batch()
             self.optimizer.zero_grad()
             loss = nn.functional.mse_loss(self.model(window), future)
-            loss.backward()
+            torch.autograd.backward(loss)
             self.optimizer.step()
 
     def validate(self) -> float:

@@ -69,7 +69,7 @@ def main(folder: Path) -> None:
         tests.BUDGET,
         KeptWeights(folder / "kept"),
         [Tempter(folder)],
-        score_baselines=False,
+        has_baselines=False,
     )
 
 

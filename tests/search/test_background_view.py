@@ -1,5 +1,6 @@
 """The view of a running search: an MLflow that is down delays it and never disturbs the search."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from pipelines.baselines import BaselineScore
 from pipelines.training import Evaluation
+from search import tracking
 from search.background_view import BackgroundView
 from search.kept_weights import KeptWeights
 from search.projection import Snapshot, StudyFacts, trial_params
@@ -144,3 +146,25 @@ def test_a_server_that_comes_goes_and_comes_back_misses_nothing(
     assert shown() == told
     steps = [step for step, *_ in told[name]["metrics"]["val_mae_scaled"]]
     assert steps == [50, 100, 150, 200]
+
+
+def test_a_view_that_waits_for_the_first_evaluation_connects_with_it(
+    view_store: str,
+    played_trials: list[TrialRecord],
+    make_facts: MakeFacts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_connected = threading.Event()
+
+    class NotedView(tracking.View):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            has_connected.set()
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(tracking, "View", NotedView)
+    first = shown_trials(played_trials)[0]
+    view = BackgroundView(view_store, "lstm-search", make_facts(), first_wait_seconds=3600)
+    view.on_start(first)
+    assert not has_connected.wait(1.0)
+    view.on_evaluation(first)
+    assert has_connected.wait(PATIENCE_SECONDS)

@@ -28,7 +28,7 @@ from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import build_windows
 from search.cluster import connect, machines
 from search.config import Resources, SearchSettings
-from search.executor import TrialJob, ray, run_trials
+from search.executor import ray, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.record import Ending, TrialRecord, TrialState
@@ -36,6 +36,7 @@ from search.slots import Slots, plan_slots
 from search.space import Space, TrialConfig
 from search.study import Study, open_study, read_study
 from search.trial import TrialStep, run_trial
+from search.trial_actor import TrialJob
 
 # Workers cannot import a test module: what it defines travels along.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -248,7 +249,7 @@ def troubled(
             BUDGET,
             KeptWeights(folder / "kept"),
             [listener],
-            score_baselines=False,
+            has_baselines=False,
         )
         yield SimpleNamespace(
             ending=ending,
@@ -370,7 +371,7 @@ def test_when_the_time_is_over_running_trials_wait_and_a_resume_completes_them(
         file = tmp_path / "record.db"
         study = open_study_of(file, data, space, trials=3, pruner="none")
         arguments = (study, one_slot, resources, BUDGET, kept, [listener], time_budget_seconds)
-        return run_trials(*arguments, score_baselines=False), study.trials()
+        return run_trials(*arguments, has_baselines=False), study.trials()
 
     # Long enough to begin in, however slow the machine is.
     seconds = 10 + 3 * finished.start_up_seconds

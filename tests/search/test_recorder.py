@@ -10,9 +10,9 @@ import pytest
 
 from pipelines.baselines import BaselineScore
 from pipelines.training import Evaluation
-from search.kept_weights import KeptWeights
+from search.kept_weights import Files, KeptWeights
 from search.record import TrialRecord, TrialState
-from search.recorder import Files, Recorder
+from search.recorder import Recorder
 from search.study import Study
 
 pytestmark = pytest.mark.parametrize("record_at", ["sqlite", "postgresql"], indirect=True)

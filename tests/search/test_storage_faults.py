@@ -15,13 +15,14 @@ from pipelines.training_config import TrainingBudget
 from pipelines.weights import forecaster_from_bytes
 from search.cluster import machines
 from search.config import Resources, SearchSettings
-from search.executor import TrialJob, run_trials
+from search.executor import run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.record import Ending, TrialRecord, TrialState
 from search.slots import plan_slots
 from search.space import Space
 from search.study import Study, open_study, read_study
+from search.trial_actor import TrialJob
 from search.unwritable import UnwritableError, writing_explained
 
 DISK_BYTES = 2 << 20
@@ -87,7 +88,7 @@ def test_a_full_disk_ends_the_search_with_a_reason_and_with_room_it_goes_on(
         job = TrialJob((data,), "mae", plan_slots(resources, "cpu", machines()), 0.0)
         study = open_it(record, data, space, num_trials)
         arguments = (study, job, resources, BUDGET, kept, [listener])
-        return run_trials(*arguments, score_baselines=False)
+        return run_trials(*arguments, has_baselines=False)
 
     with (
         pytest.raises(UnwritableError, match=r"able to write its record: .*(full|space)"),

@@ -1,0 +1,130 @@
+"""What runs in a worker process: trials, baselines and refits.
+
+Apart from `search/executor.py`, so that a worker imports nothing of the record and the view.
+"""
+
+import json
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from pipelines.baselines import BaselineScore, baselines
+from pipelines.refit import refit
+from pipelines.splits import SearchData, TestData
+from pipelines.training import TrainingDiverged
+from pipelines.training_config import TrainingBudget
+from pipelines.weights import weights_to_bytes
+from search.config import Metric
+from search.facts import hardware_name
+from search.kept_weights import Files
+from search.slots import Slots
+from search.space import TrialConfig
+from search.trial import SecondTry, TrialOutOfMemory, TrialStep, run_trial
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What every trial of a search shares; it crosses to each node once."""
+
+    folds: tuple[SearchData, ...]
+    """The rolling origins, one of which a trial is trained on; a search has one."""
+    metric: Metric
+    slots: Slots
+    save_every_seconds: float
+
+
+class TrialActor(tune.Trainable):  # type: ignore[misc]
+    """A worker process: trains one trial after another, one evaluation a `step`."""
+
+    def setup(self, config: dict[str, Any], job: TrialJob) -> None:
+        """Begin the first trial."""
+        self._job = job
+        self._hardware = hardware_name(job.slots.device)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Leave the last trial and begin another in the same process."""
+        self.cleanup()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train up to the next evaluation; the end is a result of its own, without one."""
+        try:
+            step = next(self._steps, None)
+        except TrainingDiverged as diverged:
+            return {"done": True, "pruned": f"diverged by step {diverged.step}"}
+        except TrialOutOfMemory as too_large:
+            return {"done": True, "pruned": str(too_large)}
+        if step is None:
+            return {"done": True}
+        return {"retry": step.reason} if isinstance(step, SecondTry) else self._result(step)
+
+    def cleanup(self) -> None:
+        """Leave the trial wherever it is."""
+        self._steps.close()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._steps = run_trial(
+            TrialConfig.model_validate_json(config["config"]),
+            self._job.folds[config["fold"]],
+            config["seed"],
+            self._job.metric,
+            self._job.slots.device,
+            self._job.slots.threads_per_trial,
+            _fetch(*config["saved_at"]) if config["saved_at"] else None,
+            self._job.save_every_seconds,
+        )
+
+    def _result(self, step: TrialStep) -> dict[str, Any]:
+        return {
+            "files": Files(step.weights, step.saved),
+            "evaluation": json.dumps(step.evaluation.to_dict()),
+            "is_final": step.is_final,
+            "ran_on": json.dumps(
+                {
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "device": self._job.slots.device,
+                    "hardware": self._hardware,
+                }
+            ),
+        }
+
+
+def _fetch(node_id: str, path: str) -> bytes:
+    """Read a file of another machine. Passed by Ray's own ways it would stay in its memory."""
+    there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
+    content: bytes = ray.get(_read.options(scheduling_strategy=there).remote(path))
+    return content
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def _read(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def score_baselines(job: TrialJob, budget: TrainingBudget, seed: int) -> list[BaselineScore]:
+    """Compute the forecasts to beat; those that come before a diverging one, if any does."""
+    scores: list[BaselineScore] = []
+    with suppress(TrainingDiverged):  # of the linear twin, the last of them
+        scores.extend(baselines(job.folds[-1], budget, seed))
+    return scores
+
+
+@ray.remote(max_retries=2)  # type: ignore[untyped-decorator]
+def refit_once(
+    data: TestData, config: str, seed: int, num_steps: int, device: str, num_threads: int
+) -> bytes:
+    """Train a configuration on all rows; return the weights as safetensors."""
+    torch.set_num_threads(num_threads)
+    chosen = TrialConfig.model_validate_json(config)
+    return weights_to_bytes(refit(chosen.model, chosen.training, data, seed, num_steps, device))

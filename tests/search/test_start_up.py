@@ -1,0 +1,147 @@
+"""Nothing that a search does not need yet delays its first trial."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search import cluster
+from search.config import Resources
+
+
+def run(program: str, *arguments: str) -> Any:
+    """What a program in a process of its own prints last, as JSON."""
+    command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def test_a_search_on_this_machine_is_imported_without_mlflow() -> None:
+    loaded = run(
+        """
+        import json, sys
+        import search.commands, search.cluster, search.search
+        print(json.dumps(sorted({"mlflow", "matplotlib"} & sys.modules.keys())))
+        """
+    )
+    assert loaded == []
+
+
+def test_what_a_worker_imports_holds_neither_record_nor_view() -> None:
+    loaded = run(
+        """
+        import json, sys
+        import search.trial_actor
+        print(json.dumps(sorted({"mlflow", "optuna", "sqlalchemy"} & sys.modules.keys())))
+        """
+    )
+    assert loaded == []
+
+
+def test_variables_are_set_for_a_while_and_others_that_were_set_meanwhile_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LSTM_TEST_KNOWN", "before")
+    monkeypatch.delenv("LSTM_TEST_NEW", raising=False)
+    monkeypatch.delenv("LSTM_TEST_OTHER", raising=False)
+    with cluster._environment({"LSTM_TEST_KNOWN": "within", "LSTM_TEST_NEW": "within"}):
+        assert (os.environ["LSTM_TEST_KNOWN"], os.environ["LSTM_TEST_NEW"]) == ("within",) * 2
+        monkeypatch.setenv("LSTM_TEST_OTHER", "stays")
+    assert os.environ["LSTM_TEST_KNOWN"] == "before"
+    assert "LSTM_TEST_NEW" not in os.environ
+    assert os.environ["LSTM_TEST_OTHER"] == "stays"
+
+
+@pytest.mark.parametrize(
+    ("num_cores", "has_gpu", "settings", "is_worth_it"),
+    [
+        (2, False, {"max_concurrent": 1}, True),
+        (8, True, {}, True),
+        (64, False, {}, True),
+        (64, False, {"max_concurrent": 32}, True),
+        (64, False, {"max_concurrent": 4}, False),
+        (64, False, {"cpus_per_trial": 8}, False),
+        (64, True, {}, False),
+        (64, True, {"device": "cpu"}, True),
+    ],
+)
+def test_workers_import_torch_beforehand_where_most_of_them_will_need_it(
+    num_cores: int,
+    has_gpu: bool,
+    settings: dict[str, Any],
+    is_worth_it: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: num_cores)
+    monkeypatch.setattr(cluster, "has_nvidia_driver", lambda: has_gpu)
+    assert cluster._uses_most_cores(Resources(**settings)) == is_worth_it
+
+
+@pytest.mark.slow  # a Ray of its own
+def test_trials_run_in_workers_that_were_started_and_have_imported_torch_before_a_trial_came(
+    tmp_path: Path,
+) -> None:
+    seen = run(
+        """
+        import json, sys, time
+        from pathlib import Path
+        import psutil
+        from search.cluster import connect, ray
+        from search.config import Resources, parse_config
+
+        def workers():
+            for process in psutil.Process().children(recursive=True):
+                if "ray::IDLE" in process.name() + " ".join(process.cmdline()):
+                    if "libtorch" in Path(f"/proc/{process.pid}/maps").read_text():
+                        yield process.pid
+
+        connect(Resources(device="cpu"), is_verbose=False)
+        until = time.monotonic() + 120
+        count = int(ray.cluster_resources()["CPU"])
+        while len(ready := set(workers())) < count and time.monotonic() < until:
+            time.sleep(0.1)
+        from search.search import run_search
+        result = run_search(
+            parse_config(
+                {
+                    "home": sys.argv[1],
+                    "search": {"trials": 2},
+                    "training": {"max_steps": 2},
+                    "resources": {"max_concurrent": 1, "device": "cpu"},
+                }
+            ),
+            is_quiet=True,
+        )
+        used = {trial.ran_on["pid"] for trial in result.trials if trial.evaluations}
+        print(json.dumps({"ready": sorted(ready), "used": sorted(used)}))
+        """,
+        str(tmp_path),
+    )
+    assert len(seen["ready"]) >= 1
+    assert set(seen["used"]) <= set(seen["ready"])
+
+
+@pytest.mark.slow  # a Ray of its own
+def test_ray_that_was_started_meanwhile_outlives_the_thread_that_started_it() -> None:
+    answer = run(
+        """
+        import json
+        from search.cluster import connect, connect_meanwhile, ray
+        from search.config import Resources
+
+        connect_meanwhile(Resources(), is_verbose=False)
+        connect(Resources(), is_verbose=False)
+
+        @ray.remote
+        def answer():
+            return 7
+
+        print(json.dumps(ray.get(answer.remote())))
+        """
+    )
+    assert answer == 7
