@@ -30,7 +30,7 @@ from pipelines.training_config import TrainingBudget
 from search.config import Resources
 from search.kept_weights import KeptWeights
 from search.leftovers import scratch_folder
-from search.record import Ending
+from search.record import Ending, Proposal
 from search.recorder import Listener, Recorder
 from search.slots import Slots
 from search.space import TrialConfig
@@ -75,7 +75,7 @@ def run_trials(
         else None,
     )
     deadline = _Deadline(time_budget_seconds)
-    asker = _Asker(study, kept)
+    asker = _Asker(study, kept, job.slots.count)
     trainable = tune.with_resources(
         tune.with_parameters(TrialActor, job=shared),
         {"cpu": job.slots.cpus_per_trial, "gpu": job.slots.gpus_per_trial},
@@ -84,6 +84,7 @@ def run_trials(
         is_over = False
         while not is_over:
             watch = _Watch(recorder, awaited)
+            asker.begin_anew()
             with scratch_folder() as scratch, signal_handlers_kept():
                 num_slots = job.slots.count
                 tuner = _tuner(trainable, asker, recorder, watch, deadline, num_slots, scratch)
@@ -234,24 +235,44 @@ class _StaysHere:
 
 
 class _Asker(_StaysHere, Searcher):  # type: ignore[misc]
-    """Asks the record for the next configuration."""
+    """Asks the record for the next configuration.
 
-    def __init__(self, study: Study, kept: KeptWeights):
+    The last ones, as many as slots, are drawn together and the longest begins first: started last,
+    it would run alone while all other slots are idle.
+    """
+
+    def __init__(self, study: Study, kept: KeptWeights, num_slots: int):
         super().__init__()
         self._study = study
         self._kept = kept
+        self._num_slots = num_slots
         self._node_id = ray.get_runtime_context().get_node_id()
+        self._drawn: list[Proposal] = []
         self.is_exhausted = False
 
+    def begin_anew(self) -> None:
+        """Forget what was drawn and not begun, since it waits in the record again."""
+        self._drawn.clear()
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if not self._drawn:
+            self._draw()
+        if self._drawn:
+            return self._to_tune(self._drawn.pop(0))
+        return str(Searcher.FINISHED) if self.is_exhausted or self._study.is_full else None
+
+    def _draw(self) -> None:
+        num_left = self._study.num_left
         try:
-            proposal = self._study.ask()
+            for _ in range(num_left if num_left <= self._num_slots else 1):
+                proposal = self._study.ask()
+                if proposal is not None:
+                    self._drawn.append(proposal)
         except SpaceExhaustedError:
             self.is_exhausted = True
-        if self.is_exhausted or self._study.is_full:
-            return str(Searcher.FINISHED)
-        if proposal is None:
-            return None
+        self._drawn.sort(key=lambda each: -self._study.training_teraflops(each.config))
+
+    def _to_tune(self, proposal: Proposal) -> dict[str, Any]:
         state = self._kept.state_path(proposal.number)
         return {
             "number": proposal.number,

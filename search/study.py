@@ -164,7 +164,7 @@ class Study:
         Raises:
             SpaceExhaustedError: after 200 rejected proposals in a row.
         """
-        if self.num_counted + len(self._running) >= self._settings.trials:
+        if self.num_left <= 0:
             return None
         for _ in range(EXHAUSTED_AFTER_REJECTIONS):
             if self._settings.sampler == "grid" and not self._num_waiting:
@@ -219,6 +219,10 @@ class Study:
         self._numbers[config] = trial.number
         self._running[trial.number] = trial
         return Proposal(trial.number, config, seed, planned["fold"] if planned else 0), ""
+
+    def training_teraflops(self, config: TrialConfig) -> float:
+        """Floating-point operations of a trial that takes all its steps, in 10¹²."""
+        return self._limits.training_teraflops(config)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         # A sampler's own random state is not in the record: seeding one for each proposal makes
@@ -352,6 +356,11 @@ class Study:
     def num_counted(self) -> int:
         """Trials that count towards the total: complete, pruned and failed."""
         return self._num_counted
+
+    @property
+    def num_left(self) -> int:
+        """How many trials are still to be proposed."""
+        return self._settings.trials - self.num_counted - len(self._running)
 
     @property
     def is_full(self) -> bool:

@@ -224,6 +224,26 @@ def test_signal_handlers_temporary_folder_and_ray_are_left_as_they_were(
 # Faults of the machine
 
 
+@pytest.mark.slow
+def test_of_the_last_trials_the_longest_begins_first(
+    local_ray: None, tmp_path: Path, make_data: MakeData, make_space: Callable[..., Space]
+) -> None:
+    data, diary = make_data(), Diary(folder=tmp_path)
+    study = open_study_of(tmp_path / "record.db", data, make_space(**NARROW), trials=5)
+    study.queue(small_config(size, GOOD) for size in (4, 5, 6, 7, 9))
+    slots = dataclasses.replace(plan_slots(Resources(), "cpu", machines()), count=3)
+    run_trials(
+        study,
+        job(data, slots),
+        Resources(),
+        BUDGET,
+        KeptWeights(tmp_path / "kept"),
+        [diary],
+        has_baselines=False,
+    )
+    assert [number for number, kind, _ in diary.events if kind == "start"] == [0, 1, 4, 3, 2]
+
+
 @pytest.fixture(scope="module")
 def troubled(
     local_ray: None,
