@@ -1,8 +1,6 @@
 """The floor: what a finished search trained, in plain processes from one queue, nothing else.
 
-    python -m benchmarks.bare_loop STUDY --home mlruns --workers 2
-
-Each recorded configuration is trained with its seed for as many steps as the search gave it, and
+Started by `benchmarks/floor.py`. Each recorded configuration is trained with its seed for as many steps as the search gave it, and
 evaluated as often, by the search's own training step. There are no proposals, no record, no view,
 no weights kept and no screen. The starts of the processes and their imports count.
 """
@@ -87,9 +85,7 @@ def work(config: str, left: "multiprocessing.Queue[Run | None]") -> None:
 
 def main() -> None:
     """Train a plan's runs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser()
     parser.add_argument("plan", type=Path, help="what `time_bare_loop` wrote")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()

@@ -10,6 +10,7 @@ than a fifth above is named. It always ends with 0: it informs. `--keep` keeps t
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -64,13 +65,11 @@ def main() -> None:
     kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
     table = Table("ratio, lower is better", "kept", "now", "")
     for name, ratio in now.items():
-        before = kept.get(name)
-        is_slower = before is not None and ratio > before * (1 + TOLERANCE)
+        before = float(kept.get(name, math.nan))
+        change = ratio / before - 1
+        is_slower = change > TOLERANCE
         table.add_row(
-            name,
-            "-" if before is None else f"{before:.2f}",
-            f"{ratio:.2f}",
-            f"{ratio / before - 1:+.0%}: slower" if is_slower else "",
+            name, f"{before:.2f}", f"{ratio:.2f}", f"{change:+.0%}: slower" if is_slower else ""
         )
     Console(width=110).print(table)
     if given.keep:

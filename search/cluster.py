@@ -14,12 +14,10 @@ from unittest.mock import patch
 
 from search.cluster_token import keep_token_to_owner, use_token_if_there
 
-_STAY = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}  # workers, in their folder
 # Ray reads these when it is imported: it phones nobody, and its own screen and files stay off.
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    **_STAY,
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Ray prints it whatever its log level is; the trial's own line says the same.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed while executing",
@@ -53,18 +51,19 @@ _connecting = threading.Lock()
 
 
 def connect_meanwhile(resources: Resources, is_verbose: bool) -> None:
-    """Begin to `connect` beside the imports that a search needs; `connect` then waits for it.
+    """Start Ray beside the imports that a search needs, unless there is one to join.
 
-    What goes wrong is said by `connect`, which tries again.
+    `connect` then waits for it. What goes wrong is said by `connect`, which tries again.
     """
 
-    def try_to() -> None:
+    def start() -> None:
         with suppress(Exception):
             connect(resources, is_verbose)
         # Linux ends Ray's processes with the thread that has started them.
         threading.Event().wait()
 
-    threading.Thread(target=try_to, name="connect", daemon=True).start()
+    if _joined_address(resources) is None:
+        threading.Thread(target=start, name="ray", daemon=True).start()
 
 
 def connect(resources: Resources, is_verbose: bool) -> None:
@@ -155,7 +154,7 @@ def _few_processes(has_log_monitor: bool) -> Iterator[None]:
     """Let a Ray that starts within leave out what a cluster of one does not use.
 
     The autoscaler, the dashboard (Ray 2.60 starts its process without it too), and what brings the
-    workers' output to the driver: two seconds of four, and 0.2 GiB. Ray has no switch for it.
+    workers' output to the driver: two seconds of four. Ray has no switch for it.
     """
     spared = ["start_monitor", "start_api_server"]
     spared += [] if has_log_monitor else ["start_log_monitor"]
@@ -308,7 +307,6 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": "268435456",
     # Without it cuBLAS does not promise equal results for equal seeds.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    **_STAY,
 }
 """Of every process in which a trial runs, before it starts."""
 

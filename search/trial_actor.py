@@ -28,6 +28,9 @@ from search.slots import Slots
 from search.space import TrialConfig
 from search.trial import SecondTry, TrialOutOfMemory, TrialStep, run_trial
 
+# Tune would have the worker work in the trial's temporary folder.
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+
 
 @dataclass(frozen=True)
 class TrialJob:

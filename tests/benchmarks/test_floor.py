@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.bare_loop import Run, runs_of, time_bare_loop
 from benchmarks.floor import first_step_at, idle_seconds
-from benchmarks.scale import Simulation, opened
 from benchmarks.recorded_curves import Curves
+from benchmarks.scale import Simulation, opened
 from benchmarks.time_to_quality import seconds_until
 from search.config import parse_config
 from search.kept_weights import KeptWeights
@@ -61,7 +61,9 @@ def test_the_first_step_comes_before_the_first_evaluation_by_what_that_took(
 
 
 def test_time_to_quality_is_that_of_the_first_evaluation_below(trials: list[TrialRecord]) -> None:
-    reached = sorted((e.time, e.evaluation.errors.mae_scaled) for t in trials for e in t.evaluations)
+    reached = sorted(
+        (e.time, e.evaluation.errors.mae_scaled) for t in trials for e in t.evaluations
+    )
     begin, middle = reached[0][0] - 1.0, sorted(error for _, error in reached)[len(reached) // 2]
     expected = next(time for time, error in reached if error < middle) - begin
     assert seconds_until(trials, middle, "mae", begin) == expected
@@ -78,5 +80,5 @@ def test_the_bare_loop_trains_and_says_where_it_breaks(
     quick = json.loads(shortest.config)
     quick["training"] |= {"max_steps": 4, "evaluate_every_steps": 2, "warmup_steps": 0}
     assert time_bare_loop(config, [Run(json.dumps(quick), 1, 2)], num_workers=2) > 0
-    with pytest.raises(Exception, match="benchmarks.bare_loop"):
+    with pytest.raises(Exception, match="non-zero exit status 1"):
         time_bare_loop(config, [Run("{}", 1, 2)], num_workers=1)

@@ -27,6 +27,7 @@ from search.limits import Limits
 from search.resolve import resolve, starts
 from search.study import open_study
 
+
 def evaluation_at(step: int) -> Evaluation:
     errors = Errors(1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5)
     return Evaluation(
