@@ -1,8 +1,9 @@
 """The floor: what a finished search trained, in plain processes from one queue, nothing else.
 
-Started by `benchmarks/floor.py`. Each recorded configuration is trained with its seed for as many steps as the search gave it, and
-evaluated as often, by the search's own training step. There are no proposals, no record, no view,
-no weights kept and no screen. The starts of the processes and their imports count.
+Started by `benchmarks/floor.py`. Each recorded configuration is trained with its seed for as many
+steps as the search gave it, and evaluated as often, by the search's own training step. There are
+no proposals, no record, no view, no weights kept and no screen. The starts of the processes and
+their imports count.
 """
 
 import argparse
