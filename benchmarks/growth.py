@@ -122,6 +122,7 @@ def draw(costs: dict[str, list[Cost]], path: Path) -> None:
         axes.plot(sizes, [point.seconds / point.num_trials for point in points], marker="o")
         axes.set_xscale("log", base=2 if name == "workers" else 10)
         axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], minor=False)
+        axes.minorticks_off()  # their labels would lie over those of the sizes
         axes.set_ylim(bottom=0)
         axes.set_xlabel(name)
         axes.set_ylabel("seconds a trial")
