@@ -255,7 +255,7 @@ class _Asker(_StaysHere, Searcher):  # type: ignore[misc]
         self._drawn.clear()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if not self._drawn:
+        if not self._drawn and not self.is_exhausted:
             self._draw()
         if self._drawn:
             return self._to_tune(self._drawn.pop(0))

@@ -28,7 +28,7 @@ from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import build_windows
 from search.cluster import connect, machines
 from search.config import Resources, SearchSettings
-from search.executor import ray, run_trials
+from search.executor import _Asker, ray, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.record import Ending, TrialRecord, TrialState
@@ -228,20 +228,28 @@ def test_signal_handlers_temporary_folder_and_ray_are_left_as_they_were(
 def test_of_the_last_trials_the_longest_begins_first(
     local_ray: None, tmp_path: Path, make_data: MakeData, make_space: Callable[..., Space]
 ) -> None:
-    data, diary = make_data(), Diary(folder=tmp_path)
-    study = open_study_of(tmp_path / "record.db", data, make_space(**NARROW), trials=5)
+    study = open_study_of(tmp_path / "record.db", make_data(), make_space(**NARROW), trials=5)
     study.queue(small_config(size, GOOD) for size in (4, 5, 6, 7, 9))
-    slots = dataclasses.replace(plan_slots(Resources(), "cpu", machines()), count=3)
-    run_trials(
-        study,
-        job(data, slots),
-        Resources(),
-        BUDGET,
-        KeptWeights(tmp_path / "kept"),
-        [diary],
-        has_baselines=False,
-    )
-    assert [number for number, kind, _ in diary.events if kind == "start"] == [0, 1, 4, 3, 2]
+    asker = _Asker(study, KeptWeights(tmp_path / "kept"), num_slots=3)
+    given = [asker.suggest("") for _ in range(6)]
+    assert [each["number"] for each in given if isinstance(each, dict)] == [0, 1, 4, 3, 2]
+    assert given[5] is None  # while those run one may have to be tried again
+
+
+@pytest.mark.slow
+def test_what_was_drawn_and_not_begun_is_proposed_once_after_trials_had_to_wait(
+    local_ray: None, tmp_path: Path, make_data: MakeData, make_space: Callable[..., Space]
+) -> None:
+    study = open_study_of(tmp_path / "record.db", make_data(), make_space(**NARROW), trials=3)
+    study.queue(small_config(size, GOOD) for size in (4, 5, 9))
+    asker = _Asker(study, KeptWeights(tmp_path / "kept"), num_slots=3)
+    first = asker.suggest("")
+    study.requeue_running()
+    asker.begin_anew()
+    again = [asker.suggest("") for _ in range(4)]
+    assert isinstance(first, dict)
+    assert first["number"] == 2
+    assert [each["number"] for each in again if isinstance(each, dict)] == [2, 1, 0]
 
 
 @pytest.fixture(scope="module")
