@@ -1,5 +1,6 @@
 """Ray itself: started here or joined elsewhere, and whether each of its nodes can run trials."""
 
+import ctypes
 import logging
 import os
 import platform
@@ -313,17 +314,31 @@ WORKER_ENVIRONMENT = {
 
 @contextmanager
 def signal_handlers_kept() -> Iterator[None]:
-    """Put back the signal handlers that Ray replaces within."""
+    """Put back the signal handlers that Ray replaces within, in whatever thread."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     handlers = {number: signal.getsignal(number) for number in numbers}
+    actions = {number: _action(number) for number in numbers}
     try:
         yield
     finally:
-        # Ray replaces none outside the main thread, where none could be put back either.
+        # Python's own, which Ray replaces in the main thread, where alone they can be put back.
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 if handler is not None:  # None: set by other than Python, and not ours to know
                     signal.signal(number, handler)
+        # The process's, which Ray replaces beneath them: at SIGTERM it would dump its stack.
+        for number, action in actions.items():
+            _libc.sigaction(number, action, None)
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _action(number: int) -> ctypes.Array[ctypes.c_char]:
+    """What the process does at a signal, as `sigaction` has it."""
+    action = ctypes.create_string_buffer(256)  # longer than the structure is anywhere
+    _libc.sigaction(number, None, action)
+    return action
 
 
 def session_folder() -> str:
