@@ -13,7 +13,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -31,6 +31,7 @@ from pipelines.metrics import Errors
 from pipelines.optimizer import AdamW
 from pipelines.scaling import Scaling
 from pipelines.skip import start_skip
+from pipelines.step_graph import StepGraph
 from pipelines.training_config import TrainConfig, TrainingBudget
 from pipelines.windows import Windows, build_windows, evenly_spaced
 
@@ -207,6 +208,7 @@ class Training:
         config: TrainConfig,
         seed: int,
         num_parts: int = 1,
+        has_graph: bool = False,
     ) -> None:
         """Begin at step 0.
 
@@ -218,6 +220,7 @@ class Training:
             seed: Of batches and dropout.
             num_parts: Parts in which a batch passes through the model, its gradients added up:
                 the steps are the same but for rounding, and need less memory.
+            has_graph: Whether steps on CUDA are captured once and replayed (`step_graph`).
 
         Raises:
             ValueError: bf16 is asked of a device that does not compute in it.
@@ -232,7 +235,11 @@ class Training:
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             fused=True,
+            capturable=self.device.type == "cuda" and has_graph,
         )
+        self._take_step: Callable[[Tensor, float], Tensor] = self.train_step
+        if self.device.type == "cuda" and has_graph:
+            self._take_step = StepGraph(self.train_step, self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -269,8 +276,13 @@ class Training:
             evaluate_seconds=time.perf_counter() - trained,
         )
 
-    def evaluate_fully(self, best: Evaluation) -> Evaluation:
-        """Return an evaluation on all validation windows, of the weights that `best` was made of.
+    @property
+    def num_final_windows(self) -> int:
+        """Validation windows of the last evaluation."""
+        return min(len(self.windows.validation_origins), self.config.max_final_windows)
+
+    def evaluate_finally(self, best: Evaluation) -> Evaluation:
+        """Return the last evaluation, on more windows, of the weights that `best` was made of.
 
         The caller restores them first; how they were trained is taken over from `best`.
 
@@ -278,12 +290,13 @@ class Training:
             TrainingDiverged: An error is not finite.
         """
         started = time.perf_counter()
-        origins = self.windows.validation_origins
+        every_origin = self.windows.validation_origins
+        origins = evenly_spaced(every_origin, self.config.max_final_windows)
         return dataclasses.replace(
             best,
             errors=self.validate(origins),
             num_windows=len(origins),
-            is_full=True,
+            is_full=len(origins) == len(every_origin),
             evaluate_seconds=time.perf_counter() - started,
         )
 
@@ -331,14 +344,14 @@ class Training:
         total = torch.zeros((), device=self.device)
         with _own_randomness(self.device, _derive_seed(self.seed, "dropout", first)):
             for step, origins in enumerate(batches, start=first):
-                total += self.train_step(origins, learning_rate_at(step, self.config))
+                total += self._take_step(origins, learning_rate_at(step, self.config))
         # The one synchronisation with the device: asking after each step would stall it.
         loss = total.item() / (end - first)
         if not math.isfinite(loss):
             raise TrainingDiverged(end)
         return loss
 
-    def train_step(self, origins: Tensor, learning_rate: float) -> Tensor:
+    def train_step(self, origins: Tensor, learning_rate: float | Tensor) -> Tensor:
         """Take one step on the windows at some origins [B]; return the loss, on the device."""
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=self.device)

@@ -22,6 +22,8 @@ class TrainingBudget(Settings):
     max_validation_windows: PositiveInt = 2048
     """Evenly spaced validation windows of an evaluation during training, so that its cost does
     not grow with the table."""
+    max_final_windows: PositiveInt = 8192
+    """The same for the last evaluation, of the best weights, by which trials are ranked."""
     loss: Literal["huber", "mae", "mse"] = "huber"
     """Training loss, on standardised values."""
     huber_delta: PositiveFloat = 0.05

@@ -1,5 +1,6 @@
 """Ray itself: started here or joined elsewhere, and whether each of its nodes can run trials."""
 
+import atexit
 import ctypes
 import logging
 import os
@@ -40,6 +41,7 @@ from search.config import ConfigError, Resources  # noqa: E402
 from search.slots import Slots, has_nvidia_driver, num_fitting  # noqa: E402
 from search.source import FLOORS, PROJECT  # noqa: E402
 
+START_SECONDS = 60.0  # for Ray to start on this machine
 KNOCK_SECONDS = 10.0  # for a cluster to answer
 PREFLIGHT_SECONDS = 30.0  # for all its nodes
 MOST_SPARE_WORKERS = 8  # that may import torch, a quarter of a GiB, in case that they are needed
@@ -54,16 +56,20 @@ _connecting = threading.Lock()
 def connect_meanwhile(resources: Resources, is_verbose: bool) -> None:
     """Start Ray beside the imports that a search needs, unless there is one to join.
 
-    `connect` then waits for it. What goes wrong is said by `connect`, which tries again.
+    `connect` then waits for it, and so does the end of the process, which would be aborted in the
+    middle of it. What goes wrong is said by `connect`, which tries again.
     """
+    is_settled = threading.Event()
 
     def start() -> None:
         with suppress(Exception):
             connect(resources, is_verbose)
+        is_settled.set()
         # Linux ends Ray's processes with the thread that has started them.
         threading.Event().wait()
 
     if _joined_address(resources) is None:
+        atexit.register(is_settled.wait, START_SECONDS)
         threading.Thread(target=start, name="ray", daemon=True).start()
 
 

@@ -14,7 +14,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from models.config import Settings
 from pipelines.data_config import DataConfig, SplitConfig
@@ -60,6 +67,22 @@ def duration_seconds(duration: str) -> float:
     """Seconds in a duration such as `1h30m`."""
     seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     return sum(float(n) * seconds[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", duration))
+
+
+def _check_gpu_share(value: object) -> object:
+    if value is None or value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ValueError(f"it must be a number of GPUs, from 0 on, or auto: got {value!r}")
+    if value > 1 and value % 1:
+        raise ValueError(
+            f"it must be a share of one GPU or a whole number: got {value:g}; a trial cannot have "
+            "parts of several"
+        )
+    return float(value)
+
+
+GpuShare = Annotated[float | Literal["auto"] | None, PlainValidator(_check_gpu_share)]
 
 
 MAX_MISTAKES_SHOWN = 10
@@ -118,8 +141,12 @@ class Resources(Settings):
     """Trials at a time; null: as many as the resources hold."""
     cpus_per_trial: float = Field(default=1, ge=0.01)
     """CPU cores of a trial; it runs as many threads."""
-    gpus_per_trial: float | None = Field(default=None, ge=0)
-    """GPUs of a trial; null: 1 where there are CUDA GPUs, else 0."""
+    gpus_per_trial: GpuShare = None
+    """GPUs of a trial; null: 1 where there are CUDA GPUs, else 0; auto: the share of one that its
+    memory and a short measurement suggest (docs/gpu.md)."""
+    cuda_graph: bool = False
+    """Whether training steps on CUDA are captured once and replayed, which spares small models the
+    launching of many kernels."""
     device: Device = "auto"
     """auto takes CUDA where there is a CUDA GPU."""
     address: Text | None = None
@@ -131,16 +158,6 @@ class Resources(Settings):
     shorter begins again."""
     max_retries: int = Field(default=2, ge=0)
     """Times that a trial whose worker died, hung or raised is tried again before it has failed."""
-
-    @model_validator(mode="after")
-    def _gpus_are_a_share_or_whole(self) -> Self:
-        gpus = self.gpus_per_trial or 0.0
-        if gpus > 1 and gpus % 1:
-            raise ValueError(
-                f"gpus_per_trial must be a share of one GPU or a whole number: got {gpus:g}; a "
-                "trial cannot have parts of several"
-            )
-        return self
 
 
 class FinalSettings(Settings):

@@ -28,13 +28,14 @@ from pipelines.splits import TestData
 from pipelines.training import TrainingDiverged
 from pipelines.training_config import TrainingBudget
 from search.config import Resources
+from search.crowd import Crowd
 from search.kept_weights import KeptWeights
 from search.leftovers import scratch_folder
 from search.record import Ending, Proposal
 from search.recorder import Listener, Recorder
 from search.slots import Slots
 from search.space import TrialConfig
-from search.study import SpaceExhaustedError, Study
+from search.study import GPU_SHARE, SpaceExhaustedError, Study
 from search.trial_actor import TrialActor, TrialJob, refit_once, score_baselines
 
 PATIENCE_SECONDS = 0.5  # between two looks at what trials do not report
@@ -67,6 +68,7 @@ def run_trials(
     """
     limits = resources.max_step_seconds, resources.max_retries
     recorder = Recorder(study, kept, listeners, *limits)
+    crowd = Crowd(job.slots, resources)
     shared = ray.put(job)
     awaited = _AwaitedBaselines(
         recorder,
@@ -74,21 +76,26 @@ def run_trials(
         if has_baselines
         else None,
     )
-    deadline = _Deadline(time_budget_seconds)
-    asker = _Asker(study, kept, job.slots.count)
-    trainable = tune.with_resources(
-        tune.with_parameters(TrialActor, job=shared),
-        {"cpu": job.slots.cpus_per_trial, "gpu": job.slots.gpus_per_trial},
-    )
+    deadline = _Deadline(time_budget_seconds, crowd)
+    asker = _Asker(study, kept, crowd)
     try:
         is_over = False
         while not is_over:
             watch = _Watch(recorder, awaited)
             asker.begin_anew()
+            slots = crowd.slots
+            trainable = tune.with_resources(
+                tune.with_parameters(TrialActor, job=shared),
+                {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
+            )
+            reporter = _Reporter(recorder, crowd)
             with scratch_folder() as scratch, signal_handlers_kept():
-                num_slots = job.slots.count
-                tuner = _tuner(trainable, asker, recorder, watch, deadline, num_slots, scratch)
+                tuner = _tuner(trainable, asker, reporter, watch, deadline, slots.count, scratch)
                 is_over = _fit(tuner, watch)
+            if crowd.is_too_dense:
+                recorder.requeue_running()
+                study.note(GPU_SHARE, crowd.thin_out())
+                is_over = False
     finally:
         study.requeue_running()
     ending = _ending(study, asker, deadline)
@@ -130,7 +137,7 @@ def _quick_start() -> Iterator[None]:
 def _tuner(
     trainable: Any,
     asker: "_Asker",
-    recorder: Recorder,
+    reporter: "_Reporter",
     watch: "_Watch",
     deadline: "_Deadline",
     num_concurrent: int,
@@ -140,7 +147,7 @@ def _tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=asker,
-            scheduler=_Reporter(recorder),
+            scheduler=reporter,
             num_samples=-1,
             max_concurrent_trials=num_concurrent,
             reuse_actors=True,
@@ -241,11 +248,11 @@ class _Asker(_StaysHere, Searcher):  # type: ignore[misc]
     it would run alone while all other slots are idle.
     """
 
-    def __init__(self, study: Study, kept: KeptWeights, num_slots: int):
+    def __init__(self, study: Study, kept: KeptWeights, crowd: Crowd):
         super().__init__()
         self._study = study
         self._kept = kept
-        self._num_slots = num_slots
+        self._crowd = crowd
         self._node_id = ray.get_runtime_context().get_node_id()
         self._drawn: list[Proposal] = []
         self.is_exhausted = False
@@ -264,7 +271,7 @@ class _Asker(_StaysHere, Searcher):  # type: ignore[misc]
     def _draw(self) -> None:
         num_left = self._study.num_left
         try:
-            for _ in range(num_left if num_left <= self._num_slots else 1):
+            for _ in range(num_left if num_left <= self._crowd.slots.count else 1):
                 proposal = self._study.ask()
                 if proposal is not None:
                     self._drawn.append(proposal)
@@ -292,14 +299,16 @@ class _Asker(_StaysHere, Searcher):  # type: ignore[misc]
 class _Reporter(_StaysHere, FIFOScheduler):  # type: ignore[misc]
     """Hands every result to the record, the only place where trials are judged."""
 
-    def __init__(self, recorder: Recorder):
+    def __init__(self, recorder: Recorder, crowd: Crowd):
         super().__init__()
         self._recorder = recorder
+        self._crowd = crowd
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number = trial.config["number"]
         if "retry" in result:
             self._recorder.retry(number, result["retry"])
+            self._crowd.note_out_of_memory()
             return str(self.CONTINUE)
         is_stopped = self._recorder.evaluate(number, result)
         return str(self.STOP if is_stopped else self.CONTINUE)
@@ -375,9 +384,10 @@ class _Silence(tune.ProgressReporter):  # type: ignore[misc]
 
 
 class _Deadline(tune.Stopper):  # type: ignore[misc]
-    """Ends the search when its time is over; the running trials wait for a resume."""
+    """Ends Tune's run when the time is over, or where a GPU holds too many trials."""
 
-    def __init__(self, seconds: float | None):
+    def __init__(self, seconds: float | None, crowd: Crowd):
+        self._crowd = crowd
         self._ends_at = None if seconds is None else time.monotonic() + seconds
 
     @property
@@ -388,4 +398,4 @@ class _Deadline(tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        return self.is_over
+        return self.is_over or self._crowd.is_too_dense

@@ -20,7 +20,7 @@ A search for the LSTM that forecasts a table best, exported by lstm-search.
 
 trials.csv       one row a trial: outcome, value (the minimised metric), parameters
 evaluations.csv  the errors of each trial over its training steps; `is_final`: of its best weights
-                 on the whole validation part. Errors `..._scaled` are on standardised values, the
+                 on more validation windows. Errors `..._scaled` are on standardised values, the
                  others in the units of the table. Times are seconds since 1970
 baselines.csv    the forecasts to beat, on the same validation part
 study.json       what was searched: data, fingerprint, versions, outcome

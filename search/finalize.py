@@ -16,10 +16,11 @@ from pipelines.predictor import example_of, load_predictor
 from pipelines.series import SeriesTable, load
 from pipelines.splits import SealedTest, SearchData, rolling_splits, split
 from pipelines.verdict import Verdict
-from search.cluster import check_nodes, connect, machines
+from search.cluster import check_nodes, connect
 from search.conclusion import Conclusion, Named
 from search.config import ConfigError, SearchConfig
 from search.finalists import Finalist, train_finalists
+from search.gpu_share import slots_for
 from search.judgement import Ensemble, load_ensemble, open_test
 from search.places import record_url, study_locked, tracking_uri, weights_folder
 from search.record import best_of_each_configuration
@@ -27,7 +28,7 @@ from search.registration import choose_model, model_name, register_model
 from search.registry import champion_of
 from search.report.page import write_report
 from search.report.pictures import write_pictures
-from search.slots import Slots, plan_slots
+from search.slots import Slots
 from search.study import note_on_study, read_notes, read_study
 from search.sync import show_study
 from search.tracking import ViewError, set_verbosity
@@ -75,7 +76,7 @@ def finalize(
         folds = rolling_splits(table, config.split, NUM_ORIGINS, longest)
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
-        slots = plan_slots(config.resources, config.resources.device, machines())
+        slots = slots_for(config, search_data)
         check_nodes(slots, config.resources)
         console.print(
             f"finalists: the best {len(best)}, {config.final.seeds} seeds each on {len(folds)} "

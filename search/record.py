@@ -66,7 +66,7 @@ class TrialRecord:
     evaluations: tuple[RecordedEvaluation, ...] = ()
     """During the training, by step."""
     final: RecordedEvaluation | None = None
-    """Of the best weights on the whole validation part, where the others saw a part of it."""
+    """Of the best weights on more validation windows, where the others saw few."""
     value: float | None = None
     """The minimised metric: of a complete trial its result, of another the best so far."""
     reason: str = ""
@@ -134,7 +134,7 @@ def metric_of_errors(errors: Errors, metric: Metric) -> float:
 
 
 def best_evaluation(trial: TrialRecord, metric: Metric) -> Evaluation | None:
-    """The evaluation of a trial's best weights, on the whole validation part where there is one."""
+    """The evaluation of a trial's best weights, the last one where there is one."""
 
     def judged(recorded: RecordedEvaluation) -> float:
         value = metric_value(recorded.evaluation, metric)

@@ -6,7 +6,7 @@ What a flag means is in `search/config.py`. Heavy imports wait until a search be
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,12 @@ _END = "The end"
 
 def _option(flag: str, help_text: str, panel: str, **more: Any) -> Any:
     return typer.Option(*flag.split(), help=help_text, rich_help_panel=panel, **more)
+
+
+def _number_or_word(text: str) -> float | str:
+    with suppress(ValueError):
+        return float(text)
+    return text
 
 
 ConfigFile = Annotated[
@@ -82,7 +88,14 @@ CpusPerTrial = Annotated[
     float | None, _option("--cpus-per-trial", "CPU cores of a trial (default: 1).", _MACHINE)
 ]
 GpusPerTrial = Annotated[
-    float | None, _option("--gpus-per-trial", "GPUs of a trial, fractions too.", _MACHINE)
+    Any,
+    _option(
+        "--gpus-per-trial",
+        "GPUs of a trial, fractions too; auto: as it pays.",
+        _MACHINE,
+        parser=_number_or_word,
+        metavar="FLOAT|auto",
+    ),
 ]
 DeviceName = Annotated[
     str | None, _option("--device", "auto, cpu or cuda (default: auto).", _MACHINE)

@@ -11,11 +11,13 @@ from pipelines.printable import printable
 from pipelines.series import SeriesTable, load
 from pipelines.splits import SearchData, split
 from search.background_view import BackgroundView
-from search.cluster import check_nodes, connect, machines, session_folder
+from search.cluster import check_nodes, connect, session_folder
 from search.config import ConfigError, SearchConfig, duration_seconds
+from search.crowd import gpu_share_note
 from search.database import HeldStudy
 from search.executor import run_trials
 from search.facts import facts_of, identity_of
+from search.gpu_share import slots_for
 from search.grid import Grid, plan_grid
 from search.kept_weights import KeptWeights
 from search.limits import Limits
@@ -35,8 +37,8 @@ from search.projection import StudyFacts
 from search.record import PlannedRun
 from search.resolve import device_line, resolve, starts
 from search.result import SearchResult, recorded_baselines
-from search.slots import Slots, plan_slots
-from search.study import Study, open_study
+from search.slots import Slots
+from search.study import GPU_SHARE, Study, open_study
 from search.trial_actor import TrialJob
 from search.unwritable import writing_explained
 
@@ -97,7 +99,7 @@ def run_search(
     _check_view(config, console)
     with writing_explained(config.home_folder), study_locked(config, config.study) as held:
         connect(config.resources, is_verbose)
-        slots = plan_slots(config.resources, config.resources.device, machines())
+        slots = slots_for(config, search_data)
         check_nodes(slots, config.resources)
         for line in (device_line(slots), f"study {config.study}", *map(printable, notes)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -157,10 +159,18 @@ def search_study(
     known = recorded_baselines(study.attributes)
     total, max_steps = study.settings.trials, config.training.max_steps
     tally = Tally(total, max_steps, settings.metric, study.trials(), known, view.lag)
+    if config.resources.gpus_per_trial == "auto" and slots.gpus_per_trial:
+        study.note(GPU_SHARE, gpu_share_note(slots))
     with make_progress(console, tally, is_quiet) as progress:
         ending = run_trials(
             study,
-            TrialJob(folds, settings.metric, slots, config.resources.save_every_seconds),
+            TrialJob(
+                folds,
+                settings.metric,
+                slots,
+                config.resources.save_every_seconds,
+                config.resources.cuda_graph,
+            ),
             config.resources,
             config.training,
             kept,

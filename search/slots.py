@@ -26,11 +26,13 @@ class Slots:
 def plan_slots(resources: Resources, device: str, machines: Sequence[Mapping[str, float]]) -> Slots:
     """Count the trials that fit on the machines, each given by what it has of CPU and GPU.
 
+    A trial gets a whole GPU where nothing, or `auto`, is said of it.
+
     Raises:
         ConfigError: where a trial asks for more than any machine has.
     """
     gpus = resources.gpus_per_trial
-    if gpus is None:
+    if gpus is None or gpus == "auto":
         gpus = 1.0 if device == "cuda" else 0.0
     if device == "cuda" and gpus == 0:
         raise ConfigError(

@@ -59,6 +59,7 @@ EXHAUSTED_AFTER_REJECTIONS = 200
 
 EVALUATION_PREFIX = "evaluation/"
 FINAL_EVALUATION = "final_evaluation"
+GPU_SHARE = "gpu_share"
 
 
 class SpaceExhaustedError(RuntimeError):
@@ -277,7 +278,7 @@ class Study:
         return evaluation.step < self._budget.max_steps and trial.should_prune()
 
     def report_final(self, number: int, evaluation: Evaluation) -> None:
-        """Record the evaluation of a trial's best weights on the whole validation part."""
+        """Record the last evaluation, of a trial's best weights on more validation windows."""
         self._record_evaluation(self._running[number], FINAL_EVALUATION, evaluation)
 
     def complete(self, number: int) -> TrialRecord:

@@ -26,7 +26,7 @@ class TrialStep:
 
     evaluation: Evaluation
     is_final: bool
-    """Whether this is the best weights' evaluation on the whole validation part."""
+    """Whether this is the last evaluation, of the best weights on more validation windows."""
     weights: bytes | None
     """safetensors of the weights just evaluated, where they are the best so far."""
     saved: bytes | None = None
@@ -53,11 +53,12 @@ def run_trial(
     num_threads: int = 1,
     saved: bytes | None = None,
     save_every_seconds: float = math.inf,
+    has_graph: bool = False,
 ) -> Generator[TrialStep | SecondTry]:
     """Train one configuration, one evaluation after another; whoever consumes it may stop.
 
     Nothing that an earlier trial left in this process has an influence. Where the evaluations saw
-    a part of the validation windows, a last step evaluates the best weights on all of them. A
+    few of the validation windows, a last step evaluates the best weights on more of them. A
     trial that runs out of memory is tried once more with its batches in two parts.
 
     Args:
@@ -69,6 +70,7 @@ def run_trial(
         num_threads: of a CPU.
         saved: what an earlier run of this trial left; None: from the beginning.
         save_every_seconds: least time between two states saved.
+        has_graph: whether steps on CUDA are captured once and replayed.
 
     Raises:
         TrainingDiverged: when loss or errors are not finite.
@@ -77,7 +79,7 @@ def run_trial(
     """
     torch.set_num_threads(num_threads)
     for num_parts in (1, 2):
-        trial = _Trial(config, data, seed, metric, device, num_parts)
+        trial = _Trial(config, data, seed, metric, device, num_parts, has_graph)
         try:
             for step in trial.run(saved, save_every_seconds):
                 saved = step.saved or saved
@@ -107,6 +109,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def begin_training(
+    config: TrialConfig,
+    data: SearchData,
+    seed: int,
+    device: str,
+    num_parts: int = 1,
+    has_graph: bool = False,
+) -> Training:
+    """Prepare to train a configuration, at step 0; arguments as for `run_trial` and `Training`."""
+    scaling = Scaling.fit(data)
+    windows = build_windows(
+        data, scaling, config.training.lookback, config.training.calendar, device
+    )
+    forecaster = build_forecaster(config.model, config.training, data, device, seed)
+    return Training(forecaster, windows, scaling, config.training, seed, num_parts, has_graph)
+
+
 class _Trial:
     """A training, and the best weights that it has seen."""
 
@@ -118,8 +137,9 @@ class _Trial:
         metric: Metric,
         device: str,
         num_parts: int,
+        has_graph: bool,
     ):
-        self._arguments = (config, data, seed, device, num_parts)
+        self._arguments = (config, data, seed, device, num_parts, has_graph)
         self._metric = metric
         self._best: tuple[Evaluation, bytes] | None = None
 
@@ -134,18 +154,13 @@ class _Trial:
             yield TrialStep(evaluation, is_final=False, weights=weights, saved=state)
         assert self._best is not None, "a budget has at least one evaluation"
         evaluation, weights = self._best
-        if not evaluation.is_full:
+        if evaluation.num_windows < training.num_final_windows:
             training.forecaster.load_state_dict(safetensors.torch.load(weights))
-            final = training.evaluate_fully(evaluation)
+            final = training.evaluate_finally(evaluation)
             yield TrialStep(final, is_final=True, weights=None)
 
     def _begin(self, saved: bytes | None) -> Training:
-        config, data, seed, device, num_parts = self._arguments
-        scaling = Scaling.fit(data)
-        cut = config.training.lookback, config.training.calendar, device
-        windows = build_windows(data, scaling, *cut)
-        forecaster = build_forecaster(config.model, config.training, data, device, seed)
-        training = Training(forecaster, windows, scaling, config.training, seed, num_parts)
+        training = begin_training(*self._arguments)
         if saved is not None:
             last = SavedTrial.from_bytes(saved)
             training.restore(last.state)

@@ -41,6 +41,8 @@ class TrialJob:
     metric: Metric
     slots: Slots
     save_every_seconds: float
+    has_graph: bool = False
+    """Whether steps on CUDA are captured once and replayed."""
 
 
 class TrialActor(tune.Trainable):  # type: ignore[misc]
@@ -84,6 +86,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._job.slots.threads_per_trial,
             _fetch(*config["saved_at"]) if config["saved_at"] else None,
             self._job.save_every_seconds,
+            self._job.has_graph,
         )
 
     def _result(self, step: TrialStep) -> dict[str, Any]:

@@ -27,6 +27,7 @@ DOORS = {
     "ray": {
         "search/executor.py",
         "search/trial_actor.py",
+        "search/gpu_probe.py",
         "search/cluster.py",
         "search/submit.py",
     },

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from search.config import SearchConfig, parse_config
 from search.places import known_studies, record_url
 from search.study import read_study
 
-PEERS = ("ray_recipe", "optuna_alone", "neuralforecast_auto")
+PEERS = ("ray_recipe", "optuna_alone", "neuralforecast_auto", "darts_optuna")
 LONGEST_SECONDS = 7200.0
 
 
@@ -44,18 +44,20 @@ class Took:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A peer, and its trials in this project."""
+class Replay:
+    """A peer's trials in this project."""
+
+    took: Took
+    first_step_at: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A peer's own search, and its replay unless only peers are run."""
 
     peer: Took
     runs: Sequence[TrialRun]
-    replay: Took
-    replay_first_step_at: float
-
-    @property
-    def ratio(self) -> float:
-        """Wall-clock of the replay for one second of the peer's."""
-        return self.replay.seconds / self.peer.seconds
+    replay: Replay | None
 
 
 def task_of(config: SearchConfig, lookback: int) -> Task:
@@ -80,43 +82,55 @@ def take_time(command: Sequence[str], folder: Path) -> Took:
     return Took(**json.loads(noted.read_text(encoding="utf-8")))
 
 
-def pair(peer: str, python: str, folder: Path, arguments: Sequence[str]) -> Pair:
-    """Run a peer and replay it."""
-    task, data = folder.parent / "task.npz", folder.parent / "data.json"
-    theirs, ours = folder / peer, folder / f"{peer}.replay"
+def run_peer(peer: str, python: str, folder: Path, arguments: Sequence[str]) -> Took:
+    """Let a peer search."""
+    task, own = folder.parent / "task.npz", folder / peer
     module = f"benchmarks.peers.{peer}"
-    took = take_time([python, "-m", module, str(task), str(theirs), *arguments], theirs)
-    replay = [sys.executable, "-m", "benchmarks.peers.replay", str(theirs), str(ours)]
-    lookback = ["--lookback", str(Task.read(task).lookback), "--data", data.read_text()]
-    again = take_time([*replay, *lookback], ours)
+    return take_time([python, "-m", module, str(task), str(own), *arguments], own)
+
+
+def replay(peer: str, folder: Path) -> Replay:
+    """Let this project train what the peer has trained."""
+    theirs, ours = folder / peer, folder / f"{peer}.replay"
+    lookback = Task.read(folder.parent / "task.npz").lookback
+    command = [sys.executable, "-m", "benchmarks.peers.replay", str(theirs), str(ours)]
+    command += ["--lookback", str(lookback)]
+    command += ["--data", (folder.parent / "data.json").read_text(encoding="utf-8")]
+    took = take_time(command, ours)
     place = parse_config({"home": str(ours)})
     study = known_studies(place)[0]
     _, trials = read_study(record_url(place, study), study)
-    return Pair(took, read_runs(theirs), again, first_step_at(list(trials)))
+    return Replay(took, first_step_at(list(trials)))
 
 
-def table_of(pairs: Mapping[str, Sequence[Pair]]) -> Table:
+def table_of(compared: Mapping[str, Sequence[Compared]]) -> Table:
     """Medians over the repeats, the range of the ratio."""
     table = Table("peer", "s", "first step s", "steps", "best", "replay s", "first step s")
     table.add_column("replay / peer (range)")
-    for peer, repeats in pairs.items():
+    for peer, repeats in compared.items():
         if not repeats:
             continue
 
-        def median(values: Sequence[float]) -> float:
+        def median(values: Iterable[float]) -> float:
             return statistics.median(values)
 
-        ratios = [each.ratio for each in repeats]
-        table.add_row(
-            peer,
-            f"{median([each.peer.seconds for each in repeats]):.0f}",
-            f"{median([each.runs[0].started_at - each.peer.began_at for each in repeats]):.1f}",
-            f"{median([sum(run.steps for run in each.runs) for each in repeats]):.0f}",
-            f"{median([min(run.best_mae for run in each.runs) for each in repeats]):.4f}",
-            f"{median([each.replay.seconds for each in repeats]):.0f}",
-            f"{median([e.replay_first_step_at - e.replay.began_at for e in repeats]):.1f}",
-            f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-        )
+        cells = [
+            f"{median(each.peer.seconds for each in repeats):.0f}",
+            f"{median(each.runs[0].started_at - each.peer.began_at for each in repeats):.1f}",
+            f"{median(sum(run.steps for run in each.runs) for each in repeats):.0f}",
+            f"{median(min(run.best_mae for run in each.runs) for each in repeats):.4f}",
+        ]
+        replays = [each.replay for each in repeats if each.replay is not None]
+        if replays:
+            ratios = [
+                each.replay.took.seconds / each.peer.seconds for each in repeats if each.replay
+            ]
+            cells += [
+                f"{median(each.took.seconds for each in replays):.0f}",
+                f"{median(each.first_step_at - each.took.began_at for each in replays):.1f}",
+                f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            ]
+        table.add_row(peer, *cells)
     return table
 
 
@@ -132,6 +146,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--lookback", type=int, default=96)
     parser.add_argument("--data", default="{}", help="section `data` of a configuration, as JSON")
+    parser.add_argument("--only-peers", action="store_true", help="without replays")
     given = parser.parse_args()
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,13 +155,15 @@ def main() -> None:
     )
     (folder / "data.json").write_text(given.data, encoding="utf-8")
     pythons = dict(each.split("=", 1) for each in given.python)
-    pairs: dict[str, list[Pair]] = {peer: [] for peer in given.peer or PEERS}
+    compared: dict[str, list[Compared]] = {peer: [] for peer in given.peer or PEERS}
     for seed in range(given.repeats):
         arguments = ["--trials", str(given.trials), "--seed", str(seed)]
-        for peer, repeats in pairs.items():
-            python = pythons.get(peer, sys.executable)
-            repeats.append(pair(peer, python, folder / f"seed-{seed}", arguments))
-            Console(width=140).print(table_of(pairs))
+        for peer, repeats in compared.items():
+            python, here = pythons.get(peer, sys.executable), folder / f"seed-{seed}"
+            took = run_peer(peer, python, here, arguments)
+            again = None if given.only_peers else replay(peer, here)
+            repeats.append(Compared(took, read_runs(here / peer), again))
+            Console(width=140).print(table_of(compared))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from pipelines.training import (
     window_shape,
 )
 from pipelines.training_config import TrainConfig
-from pipelines.windows import Windows, build_windows
+from pipelines.windows import Windows, build_windows, evenly_spaced
 
 MakeData = Callable[..., SearchData]
 TINY = LSTMConfig(widths=(4, 4), dropout=0.3, linear_skip="none")
@@ -231,19 +231,20 @@ def test_a_tiny_model_beats_persistence_on_electricity_within_100_steps(
     assert evaluation.errors.mae < 0.5 * naive.mae
 
 
-def test_few_validation_windows_are_spread_and_the_full_evaluation_uses_all(
-    make_data: MakeData,
+@pytest.mark.parametrize(("most", "num_windows", "is_full"), [(8192, 37, True), (20, 20, False)])
+def test_few_validation_windows_are_spread_and_the_last_evaluation_uses_more(
+    make_data: MakeData, most: int, num_windows: int, is_full: bool
 ) -> None:
-    run = Prepared(make_data(), config(max_validation_windows=5))
+    run = Prepared(make_data(), config(max_validation_windows=5, max_final_windows=most))
     training = run.train()
     last = list(training)[-1]
     assert (last.num_windows, last.is_full) == (5, False)
-    full = training.evaluate_fully(last)
-    assert (full.num_windows, full.is_full) == (37, True)
-    assert (full.step, full.train_loss) == (last.step, last.train_loss)
-    assert full.errors == evaluate(
-        run.forecaster, run.windows, run.scaling, run.windows.validation_origins
-    )
+    final = training.evaluate_finally(last)
+    assert training.num_final_windows == num_windows
+    assert (final.num_windows, final.is_full) == (num_windows, is_full)
+    assert (final.step, final.train_loss) == (last.step, last.train_loss)
+    origins = evenly_spaced(run.windows.validation_origins, num_windows)
+    assert final.errors == evaluate(run.forecaster, run.windows, run.scaling, origins)
 
 
 @pytest.mark.parametrize("loss", ["huber", "mae", "mse"])

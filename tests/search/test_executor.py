@@ -28,6 +28,7 @@ from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import build_windows
 from search.cluster import connect, machines
 from search.config import Resources, SearchSettings
+from search.crowd import Crowd
 from search.executor import _Asker, ray, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
@@ -230,7 +231,8 @@ def test_of_the_last_trials_the_longest_begins_first(
 ) -> None:
     study = open_study_of(tmp_path / "record.db", make_data(), make_space(**NARROW), trials=5)
     study.queue(small_config(size, GOOD) for size in (4, 5, 6, 7, 9))
-    asker = _Asker(study, KeptWeights(tmp_path / "kept"), num_slots=3)
+    three = Crowd(Slots(3, 1, 0, "cpu"), Resources())
+    asker = _Asker(study, KeptWeights(tmp_path / "kept"), three)
     given = [asker.suggest("") for _ in range(6)]
     assert [each["number"] for each in given if isinstance(each, dict)] == [0, 1, 4, 3, 2]
     assert given[5] is None  # while those run one may have to be tried again
@@ -242,7 +244,8 @@ def test_what_was_drawn_and_not_begun_is_proposed_once_after_trials_had_to_wait(
 ) -> None:
     study = open_study_of(tmp_path / "record.db", make_data(), make_space(**NARROW), trials=3)
     study.queue(small_config(size, GOOD) for size in (4, 5, 9))
-    asker = _Asker(study, KeptWeights(tmp_path / "kept"), num_slots=3)
+    three = Crowd(Slots(3, 1, 0, "cpu"), Resources())
+    asker = _Asker(study, KeptWeights(tmp_path / "kept"), three)
     first = asker.suggest("")
     study.requeue_running()
     asker.begin_anew()
@@ -448,6 +451,32 @@ def test_halves_of_a_gpu_run_two_trials_at_once_until_the_space_is_exhausted(
     assert len(study.trials()) == 2 + 200
     assert "OSError: no baselines" in study.attributes["baselines_error"]
     assert "baselines" not in study.attributes
+
+
+@pytest.mark.slow
+def test_fewer_share_a_gpu_once_its_memory_did_not_suffice(
+    local_ray: None, make_data: MakeData, make_space: Callable[..., Space], tmp_path: Path
+) -> None:
+    data = watched(make_data(), tmp_path)
+    (tmp_path / "out of memory").touch()
+    study = open_study_of(
+        tmp_path / "record.db", data, make_space(**NARROW), trials=4, pruner="none"
+    )
+    study.queue(small_config(size, GOOD) for size in (4, 5, 6, 7))
+    resources = Resources(cpus_per_trial=0.1, gpus_per_trial="auto")
+    slots = Slots(count=4, cpus_per_trial=0.1, gpus_per_trial=0.25, device="cpu")
+
+    diary = Diary(tmp_path)
+    kept = KeptWeights(tmp_path / "kept")
+    ending = run_trials(study, job(data, slots), resources, BUDGET, kept, [diary])
+
+    assert ending is Ending.DONE
+    assert study.attributes["gpu_share"]["trials_per_gpu"] == 2
+    assert diary.retries == ["out of memory at batch size 8, now halved"]
+    assert {trial.state for trial in study.trials()} == {TrialState.COMPLETE}
+    # Whoever ran out of memory beside the others has begun again with whole batches.
+    for trial in study.trials():
+        assert recorded(trial) == alone(trial, make_data())
 
 
 # Ray itself

@@ -145,3 +145,22 @@ def test_ray_that_was_started_meanwhile_outlives_the_thread_that_started_it() ->
         """
     )
     assert answer == 7
+
+
+def test_a_process_that_ends_early_waits_for_the_ray_that_it_is_starting() -> None:
+    # In the middle of it gRPC would abort the process.
+    seen = run(
+        """
+        import json, time
+        from search import cluster
+        from search.config import Resources
+
+        def connect(resources, is_verbose):
+            time.sleep(0.5)
+            print(json.dumps("connected"), flush=True)
+
+        cluster.connect = connect
+        cluster.connect_meanwhile(Resources(), is_verbose=False)
+        """
+    )
+    assert seen == "connected"

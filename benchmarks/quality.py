@@ -1,0 +1,163 @@
+"""Variants of a search against each other: the same seeds, the same series, the same wall-clock.
+
+    python -m benchmarks.quality FOLDER --series electricity --series demand.csv:48 \
+        --variant tpe: --variant random:search.sampler=random --seeds 10 --seconds 40
+
+Prints for each series the best validation value at some times, and by how much each variant differs
+from the first one, seed by seed; draws FOLDER/quality.png. What FOLDER has already is kept, so an
+interrupted comparison goes on.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.driver import Driver
+from benchmarks.floor import NUM_SLOTS, recorded
+from search.record import metric_value
+
+Course = Sequence[tuple[float, float]]
+"""Seconds since the command, and the best validation value from then on."""
+
+
+def searched(flags: Sequence[str], seconds: float) -> Course:
+    """Search for that long, from the command on; return the course of the best value."""
+    with tempfile.TemporaryDirectory() as home:
+        began_at = time.time()
+        given = ["--study", "timed", "--home", home, "--no-finalize", "--trials", "10000"]
+        given += ["--max-concurrent", str(NUM_SLOTS), "--time-budget", f"{seconds:g}s", *flags]
+        driver = Driver(given, Path(home) / "log", {})
+        if driver.wait(seconds=seconds + 300) != 0:
+            raise SystemExit(driver.tail())
+        driver.end_session()
+        config, trials = recorded(home)
+    evaluated = sorted(
+        (recorded.time - began_at, metric_value(recorded.evaluation, config.search.metric))
+        for trial in trials
+        for recorded in trial.evaluations
+    )
+    course: list[tuple[float, float]] = []
+    for at, value in evaluated:
+        if not course or value < course[-1][1]:
+            course.append((at, value))
+    return course
+
+
+def value_at(course: Course, seconds: float) -> float:
+    """The best value that a search had by then; infinite before the first."""
+    return min((value for at, value in course if at <= seconds), default=math.inf)
+
+
+def seconds_below(course: Course, threshold: float) -> float:
+    """When it was first below a value; infinite where it never was."""
+    return min((at for at, value in course if value < threshold), default=math.inf)
+
+
+def p_of_no_difference(differences: Sequence[float]) -> float:
+    """How often differences as large come about where each might as well have the other sign.
+
+    The exact two-sided sign-flip test on their sum.
+    """
+    reached = abs(sum(differences)) * (1 - 1e-12)
+    flipped = itertools.product((-1, 1), repeat=len(differences))
+    sums = [
+        abs(sum(sign * each for sign, each in zip(signs, differences, strict=True)))
+        for signs in flipped
+    ]
+    return sum(each >= reached for each in sums) / len(sums)
+
+
+def draw(courses: Mapping[str, Mapping[str, Sequence[Course]]], seconds: float, to: Path) -> None:
+    """Draw median and range of each variant, a panel a series."""
+    figure = Figure(figsize=(4 * len(courses), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(courses), squeeze=False)[0]
+    times = [seconds * place / 200 for place in range(201)]
+    for panel, (series, variants) in zip(panels, courses.items(), strict=True):
+        for variant, runs in variants.items():
+            by_time = [[value_at(course, at) for course in runs] for at in times]
+            shown = [at for at, values in zip(times, by_time, strict=True) if max(values) < 1e9]
+            by_time = by_time[len(times) - len(shown) :]
+            lines = panel.plot(shown, [statistics.median(v) for v in by_time], label=variant)
+            low, high = [min(v) for v in by_time], [max(v) for v in by_time]
+            panel.fill_between(shown, low, high, alpha=0.2, color=lines[0].get_color())
+        panel.set(title=series, xlabel="seconds since the command", xlim=(0, seconds))
+        panel.set_yscale("log")
+    panels[0].set_ylabel("best validation MAE, standardised")
+    panels[0].legend()
+    figure.savefig(to, dpi=110)
+
+
+def _compared(
+    variants: Mapping[str, Sequence[Course]], times: Sequence[float], below: Sequence[float]
+) -> Table:
+    table = Table("variant", *(f"after {at:g} s" for at in times))
+    for threshold in below:
+        table.add_column(f"below {threshold:g}, s")
+    table.add_column("worse than the first by (p)")
+    first = next(iter(variants.values()))
+    for variant, runs in variants.items():
+        cells = [f"{statistics.median(value_at(run, at) for run in runs):.4f}" for at in times]
+        for threshold in below:
+            reached = [seconds_below(run, threshold) for run in runs]
+            cells.append(
+                f"{statistics.median(reached):.1f} ({min(reached):.1f} to {max(reached):.1f})"
+            )
+        ends = [[value_at(run, times[-1]) for run in each] for each in (runs, first)]
+        pairs = list(zip(*ends, strict=False))
+        differences = [one - other for one, other in pairs]
+        p = f"{p_of_no_difference(differences):.3f}" if runs is not first else "1"
+        cells.append(f"{statistics.mean(differences):+.5f} (p {p}, {len(pairs)} seeds)")
+        table.add_row(variant, *cells)
+    return table
+
+
+def main() -> None:
+    """Compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--series", action="append", required=True, metavar="FILE[:HORIZON]")
+    parser.add_argument("--variant", action="append", required=True, metavar="NAME:[a.b=value,…]")
+    parser.add_argument("--below", action="append", default=[], metavar="SERIES=VALUE")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=40.0)
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    variants = dict(each.split(":", 1) for each in given.variant)
+    courses: dict[str, dict[str, list[Course]]] = {}
+    for seed, series, variant in itertools.product(range(given.seeds), given.series, variants):
+        path, _, horizon = series.partition(":")
+        name = Path(path).stem
+        kept = given.folder / f"{name}.{variant}.{seed}.json"
+        if not kept.exists():
+            flags = ["--seed", str(seed)]
+            flags += [] if path == "electricity" else ["--data", path]
+            flags += ["--horizon", horizon] if horizon else []
+            for setting in filter(None, variants[variant].split(",")):
+                flags += ["--set", setting]
+            kept.write_text(json.dumps(searched(flags, given.seconds)), encoding="utf-8")
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        courses.setdefault(name, {}).setdefault(variant, []).append(found)
+    thresholds = [each.rsplit("=", 1) for each in given.below]
+    times = [given.seconds * share for share in (0.5, 0.75, 1.0)]
+    for name, by_variant in courses.items():
+        below = [float(value) for series, value in thresholds if series == name]
+        console = Console(width=150)
+        console.print(name)
+        console.print(_compared(by_variant, times, below))
+    draw(courses, given.seconds, given.folder / "quality.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""A training step as a CUDA graph: its hundreds of small kernels are launched as one.
+
+A process takes longer to launch the kernels of a small LSTM's step than a GPU to compute them.
+Captured once, they are replayed with other windows and another learning rate (torch's notes on
+CUDA graphs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Step = Callable[[], Tensor]
+"""Takes a step and returns its loss, on the device."""
+
+NUM_EAGER_STEPS = 3
+"""Steps before the capture, in which cuDNN and the optimiser set aside what they need."""
+
+
+def capture(step: Step) -> Step:
+    """Record the kernels of a step, without running them; return what runs them."""
+    graph = torch.cuda.CUDAGraph()
+    # Other threads of the process may speak to the device meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        loss = step()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return loss
+
+    return replay
+
+
+class StepGraph:
+    """Takes training steps: the first few as they come, the others by replaying one of them.
+
+    Between two steps the weights may be read and written in place, but not replaced.
+    """
+
+    def __init__(
+        self,
+        train_step: Callable[[Tensor, Tensor], Tensor],
+        device: torch.device,
+        capture: Callable[[Step], Step] = capture,
+    ) -> None:
+        """Prepare to take steps.
+
+        Args:
+            train_step: takes one from origins [B] and a learning rate [], both on the device;
+                never waits for the device.
+            device: where.
+            capture: makes a step that is fast of one that was taken a few times.
+        """
+        self._train_step, self._capture = train_step, capture
+        self._learning_rate = torch.zeros((), device=device)
+        self._origins: Tensor | None = None
+        self._replay: Step | None = None
+        self._num_eager = 0
+
+    def __call__(self, origins: Tensor, learning_rate: float) -> Tensor:
+        """Take a step; return the loss, which the next step overwrites."""
+        if self._origins is None:
+            self._origins = torch.empty_like(origins)
+        self._origins.copy_(origins)
+        self._learning_rate.fill_(learning_rate)
+        if self._replay is None and self._num_eager < NUM_EAGER_STEPS:
+            self._num_eager += 1
+            return self._take_eagerly()
+        if self._replay is None:
+            self._replay = self._capture(self._take)
+        return self._replay()
+
+    def _take(self) -> Tensor:
+        assert self._origins is not None, "the windows of a step are set before it"
+        return self._train_step(self._origins, self._learning_rate)
+
+    def _take_eagerly(self) -> Tensor:
+        if self._learning_rate.device.type != "cuda":
+            return self._take()
+        # On another stream, as a capture is: torch keeps what it sets aside by stream.
+        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            loss = self._take()
+        current.wait_stream(stream)
+        return loss

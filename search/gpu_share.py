@@ -1,0 +1,171 @@
+"""How many trials run at a time, and how many share a GPU: `--gpus-per-trial auto`.
+
+A small LSTM leaves most of a GPU idle. The share is one for the whole search: as many trials as its
+memory holds of the largest configuration that may be proposed, as its machine has cores for, and
+as still train faster together than half as many do.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from pipelines.device_memory import predicted_peak_bytes
+from pipelines.splits import SearchData
+from pipelines.training import window_shape
+from pipelines.training_config import TrainingBudget
+from search.cluster import machines
+from search.config import SearchConfig
+from search.facts import hardware_name
+from search.gpu_probe import STEPS_AT_A_TIME, Course, take_courses
+from search.limits import Limits
+from search.places import record_url
+from search.slots import Slots, num_fitting, plan_slots
+from search.space import Choice, Dimension, Float, Space, TrialConfig, Value
+from search.study import GPU_SHARE, UnknownStudyError, read_notes
+from search.trial_actor import TrialJob
+
+WORTHWHILE_GAIN = 1.1
+"""Twice as many trials must take this many times the steps a second."""
+USABLE_MEMORY = 0.9
+"""Of a GPU: torch's allocator keeps more than its tensors take."""
+NUM_DRAWN = 1000
+"""Random configurations among which the largest is looked for."""
+
+
+Probe = Callable[[TrialConfig, int], Sequence[Course]]
+"""Trains a configuration for some seconds in so many processes at a time on one GPU; returns
+nothing where they broke."""
+
+
+def slots_for(config: SearchConfig, data: SearchData) -> Slots:
+    """Plan a search's slots on the connected machines.
+
+    Where trials are to share GPUs as `auto` has it, their number is the one that the study has
+    recorded for such a GPU, or it is measured.
+
+    Args:
+        config: as it was resolved.
+        data: the table.
+
+    Raises:
+        ConfigError: where a trial asks for more than any machine has.
+    """
+    resources = config.resources
+    whole = plan_slots(resources, resources.device, machines())
+    if resources.gpus_per_trial != "auto" or whole.device != "cuda":
+        return whole
+    number = _recorded_number(config)
+    if number is None:
+        job = TrialJob((data,), config.search.metric, whole, 0.0, resources.cuda_graph)
+        number = trials_per_gpu(config, data, machines(), partial(take_courses, job))
+    shared = resources.model_copy(update={"gpus_per_trial": 1 / number})
+    return plan_slots(shared, resources.device, machines())
+
+
+def _recorded_number(config: SearchConfig) -> int | None:
+    assert config.study is not None
+    try:
+        notes = read_notes(record_url(config, config.study), config.study)
+    except UnknownStudyError:
+        return None
+    recorded = notes.get(GPU_SHARE, {})
+    if recorded.get("hardware") != hardware_name("cuda"):
+        return None
+    return int(recorded["trials_per_gpu"])
+
+
+def trials_per_gpu(
+    config: SearchConfig, data: SearchData, machines: Sequence[Mapping[str, float]], probe: Probe
+) -> int:
+    """Measure how many trials should share a GPU.
+
+    Args:
+        config: as it was resolved.
+        data: the table.
+        machines: what each has of CPU and GPU.
+        probe: measures, on any of them.
+    """
+    settings = config.search
+    limits = Limits(data, settings.max_parameters, settings.max_training_teraflops)
+    drawn = drawn_configs(config.space, config.training, limits)
+    if not drawn:
+        return 1
+    alone = probe(max(drawn, key=lambda each: _peak_bytes(each, data)), 1)
+    if not alone:
+        return 1
+    cores = min(each["CPU"] / each["GPU"] for each in machines if num_fitting(each, 0.01, 1))
+    most = min(that_fit(alone[0]), int(cores / config.resources.cpus_per_trial))
+    middle = sorted(drawn, key=limits.training_teraflops)[len(drawn) // 2]
+    return fastest_number(lambda number: steps_per_second(probe(middle, number)), most)
+
+
+def that_fit(course: Course) -> int:
+    """How many processes like one that had the GPU to itself its memory holds; at least one."""
+    if not course.total_bytes:
+        return 1
+    return max(1, int(USABLE_MEMORY * course.total_bytes / course.used_bytes))
+
+
+def fastest_number(rate: Callable[[int], float], most: int) -> int:
+    """Return 1, 2, 4, … at most `most`: the last that is worth its memory.
+
+    Args:
+        rate: steps a second of so many together.
+        most: how many there can be.
+    """
+    number, reached = 1, rate(1) if most > 1 else 0.0
+    while 2 * number <= most:
+        doubled = rate(2 * number)
+        if doubled < WORTHWHILE_GAIN * reached:
+            break
+        number, reached = 2 * number, doubled
+    return number
+
+
+def steps_per_second(courses: Sequence[Course]) -> float:
+    """Of all processes together, while all of them trained; 0 where they never did at a time."""
+    if not courses:
+        return 0.0
+    began_at = max(course.times[0] for course in courses)
+    ended_at = min(course.times[-1] for course in courses)
+    if ended_at <= began_at:
+        return 0.0
+    stretches = sum(began_at < time <= ended_at for course in courses for time in course.times)
+    return STEPS_AT_A_TIME * stretches / (ended_at - began_at)
+
+
+def drawn_configs(space: Space, budget: TrainingBudget, limits: Limits) -> list[TrialConfig]:
+    """Random configurations that would not be refused, the same ones each time.
+
+    Args:
+        space: the derived space.
+        budget: of every trial.
+        limits: what is refused.
+    """
+    generator = random.Random(0)  # nosec B311
+    found = []
+    for _ in range(NUM_DRAWN):
+        point = space.draw(lambda _, dimension: _any_value(dimension, generator))
+        try:
+            config = space.config_at(point, budget)
+        except ValueError:
+            continue  # its values contradict each other
+        if limits.why_refused(config) is None:
+            found.append(config)
+    return found
+
+
+def _any_value(dimension: Dimension, generator: random.Random) -> Value:
+    if isinstance(dimension, Choice):
+        value: Value = generator.choice(dimension.choices)
+        return value
+    if isinstance(dimension, Float):
+        return generator.uniform(dimension.low, dimension.high)
+    values = range(dimension.low, dimension.high + 1, dimension.step or 1)
+    # Either end as often as half of all: the largest are what is looked for.
+    return generator.choice((values[0], values[-1], generator.choice(values)))
+
+
+def _peak_bytes(config: TrialConfig, data: SearchData) -> int:
+    shape = window_shape(config.training, data)
+    return predicted_peak_bytes(config.model, config.training, shape, data.num_rows)

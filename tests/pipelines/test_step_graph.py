@@ -1,0 +1,106 @@
+"""A replayed step is the step itself; what is captured is taken, without a GPU, as it comes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from models.config import LSTMConfig
+from pipelines.scaling import Scaling
+from pipelines.splits import SearchData
+from pipelines.step_graph import NUM_EAGER_STEPS, Step, StepGraph
+from pipelines.training import Training, build_forecaster
+from pipelines.training_config import TrainConfig
+from pipelines.windows import build_windows
+
+MakeData = Callable[..., SearchData]
+CONFIG = TrainConfig(
+    max_steps=12,
+    evaluate_every_steps=4,
+    warmup_steps=1,
+    precision="float32",
+    lookback=12,
+    calendar=True,
+    learning_rate=1e-2,
+    weight_decay=1e-3,
+    batch_size=8,
+)
+
+
+def training(data: SearchData, device: str = "cpu", **more: Any) -> Training:
+    scaling = Scaling.fit(data)
+    windows = build_windows(data, scaling, CONFIG.lookback, CONFIG.calendar, device)
+    model = LSTMConfig(widths=(4, 4), dropout=0.3, linear_skip="none")
+    forecaster = build_forecaster(model, CONFIG, data, device, seed=0)
+    return Training(forecaster, windows, scaling, CONFIG, seed=0, **more)
+
+
+class Capture:
+    """Counts what it captures, and runs it as it is."""
+
+    def __init__(self) -> None:
+        self.num_captures = 0
+        self.num_replays = 0
+
+    def __call__(self, step: Step) -> Step:
+        self.num_captures += 1
+
+        def replay() -> torch.Tensor:
+            self.num_replays += 1
+            return step()
+
+        return replay
+
+
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_a_training_of_replayed_steps_is_the_same_training(
+    make_data: MakeData, num_parts: int
+) -> None:
+    data, capture = make_data(), Capture()
+    plain, replayed = (training(data, num_parts=num_parts) for _ in range(2))
+    graph = StepGraph(replayed.train_step, replayed.device, capture)
+    replayed._take_step = graph
+
+    losses = [each.train_loss for each in plain], [each.train_loss for each in replayed]
+
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    weights = [
+        torch.cat([w.flatten() for w in each.forecaster.parameters()])
+        for each in (
+            plain,
+            replayed,
+        )
+    ]
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
+    assert capture.num_captures == 1
+    assert capture.num_replays == CONFIG.max_steps - NUM_EAGER_STEPS
+
+
+def test_a_replay_reads_windows_and_learning_rate_where_the_capture_did() -> None:
+    seen = []
+
+    def train_step(origins: torch.Tensor, learning_rate: torch.Tensor) -> torch.Tensor:
+        seen.append((origins.data_ptr(), learning_rate.data_ptr()))
+        return origins.sum() * learning_rate
+
+    graph = StepGraph(train_step, torch.device("cpu"), Capture())
+    for step in range(6):
+        loss = graph(torch.tensor([step, 1]), learning_rate=0.5)
+        assert loss == 0.5 * (step + 1)
+    assert len(set(seen)) == 1
+
+
+def test_on_a_cpu_nothing_is_captured(make_data: MakeData) -> None:
+    asked = training(make_data(), has_graph=True)
+    assert not isinstance(asked._take_step, StepGraph)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_cuda_graph_trains_as_plain_steps_do(make_data: MakeData) -> None:
+    data = make_data()
+    plain, replayed = training(data, "cuda"), training(data, "cuda", has_graph=True)
+    assert isinstance(replayed._take_step, StepGraph)
+    for one, other in zip(plain, replayed, strict=True):
+        assert other.train_loss == pytest.approx(one.train_loss, rel=1e-3)
+        assert other.errors.mae == pytest.approx(one.errors.mae, rel=1e-3)

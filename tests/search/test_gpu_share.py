@@ -1,0 +1,259 @@
+"""How many trials share a GPU: what fits, and what is worth its memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipelines.device_memory import predicted_peak_bytes
+from pipelines.splits import SearchData
+from pipelines.training import window_shape
+from search import gpu_share
+from search.config import Resources, SearchConfig, parse_config
+from search.crowd import Crowd, gpu_share_note
+from search.gpu_probe import Course, take_courses
+from search.gpu_share import (
+    drawn_configs,
+    fastest_number,
+    slots_for,
+    steps_per_second,
+    that_fit,
+    trials_per_gpu,
+)
+from search.limits import Limits
+from search.resolve import resolve
+from search.slots import Slots
+from search.space import TrialConfig
+from search.study import UnknownStudyError
+from search.trial_actor import TrialJob
+
+GIB = 2**30
+MACHINE = {"CPU": 16.0, "GPU": 2.0}
+
+
+def course(*times: float, used: int = GIB, total: int = 80 * GIB) -> Course:
+    return Course(times, used, total)
+
+
+@pytest.fixture(scope="module")
+def data(make_data: Callable[..., SearchData]) -> SearchData:
+    return make_data()
+
+
+@pytest.fixture(scope="module")
+def config(data: SearchData) -> SearchConfig:
+    return resolve(parse_config({"resources": {"gpus_per_trial": "auto"}}), data)[0]
+
+
+# What fits, and what pays
+
+
+def test_steps_count_while_all_processes_train() -> None:
+    together = [course(0, 1, 2, 3, 4), course(2, 2.5, 3, 3.5, 4, 4.5, 5)]
+    assert steps_per_second(together) == (2 + 4) * 10 / 2
+
+
+def test_processes_that_never_train_at_a_time_have_no_rate() -> None:
+    assert steps_per_second([course(0, 1), course(2, 3)]) == 0
+    assert steps_per_second([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("used", "number"), [(10 * GIB, 7), (71 * GIB, 1), (79 * GIB, 1), (GIB, 72)]
+)
+def test_nine_tenths_of_the_memory_are_shared(used: int, number: int) -> None:
+    assert that_fit(course(0, 1, used=used)) == number
+
+
+def test_without_a_gpu_nothing_is_shared() -> None:
+    assert that_fit(course(0, 1, used=0, total=0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("rates", "most", "number"),
+    [
+        ({1: 100, 2: 190, 4: 350, 8: 600}, 8, 8),
+        ({1: 100, 2: 190, 4: 350, 8: 600}, 7, 4),
+        ({1: 100, 2: 190, 4: 200, 8: 600}, 8, 2),
+        ({1: 100, 2: 109}, 8, 1),
+        ({1: 100, 2: 0}, 8, 1),  # they broke
+        ({}, 1, 1),
+    ],
+)
+def test_the_number_doubles_as_long_as_it_pays(
+    rates: dict[int, float], most: int, number: int
+) -> None:
+    assert fastest_number(rates.__getitem__, most) == number
+
+
+# What is tried
+
+
+def test_the_drawn_configurations_are_admitted_and_hold_the_largest(
+    config: SearchConfig, data: SearchData
+) -> None:
+    limits = Limits(data, 20_000, None)
+    drawn = drawn_configs(config.space, config.training, limits)
+    assert len(drawn) > 50
+    assert all(limits.why_refused(each) is None for each in drawn)
+    assert drawn == drawn_configs(config.space, config.training, limits)
+    assert max(limits.num_parameters(each) for each in drawn) > 18_000
+    assert {max(config.space.batch_size.choices)} <= {each.training.batch_size for each in drawn}
+
+
+def test_memory_is_measured_on_the_largest_and_speed_on_a_middling_one(
+    config: SearchConfig, data: SearchData
+) -> None:
+    asked: list[tuple[TrialConfig, int]] = []
+
+    def probe(tried: TrialConfig, number: int) -> list[Course]:
+        asked.append((tried, number))
+        return [course(0, 1, 2, used=15 * GIB) for _ in range(number)]
+
+    assert trials_per_gpu(config, data, [{"CPU": 64.0}, MACHINE], probe) == 4  # of 80 GiB
+    (largest, alone), *others = asked
+    assert (alone, [number for _, number in others]) == (1, [1, 2, 4])
+    assert len({tried.model_dump_json() for tried, _ in others}) == 1
+    assert peak_bytes(largest, data) > 2 * peak_bytes(others[0][0], data)
+
+
+def test_the_cores_of_the_machine_bound_the_number(config: SearchConfig, data: SearchData) -> None:
+    def probe(tried: TrialConfig, number: int) -> list[Course]:
+        return [course(0, 1, 2) for _ in range(number)]
+
+    assert trials_per_gpu(config, data, [MACHINE], probe) == 8
+    assert trials_per_gpu(config, data, [MACHINE, {"CPU": 2.0, "GPU": 1.0}], probe) == 2
+
+
+def test_where_the_largest_breaks_alone_nothing_is_shared(
+    config: SearchConfig, data: SearchData
+) -> None:
+    assert trials_per_gpu(config, data, [MACHINE], lambda *_: []) == 1
+
+
+# Slots
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A cluster of one machine with two GPUs of a known make; four trials share one."""
+    seen = SimpleNamespace(notes={}, num_measured=0)
+
+    def notes(*_: Any) -> dict[str, Any]:
+        if seen.notes is None:
+            raise UnknownStudyError("none")
+        return dict(seen.notes)
+
+    def measure(*_: Any) -> int:
+        seen.num_measured += 1
+        return 4
+
+    for name, stand_in in {
+        "machines": lambda: [MACHINE],
+        "read_notes": notes,
+        "trials_per_gpu": measure,
+        "hardware_name": lambda _: "GPU A",
+    }.items():
+        monkeypatch.setattr(gpu_share, name, stand_in)
+    return seen
+
+
+def on(config: SearchConfig, **resources: Any) -> SearchConfig:
+    changed = config.resources.model_copy(update={"device": "cuda", **resources})
+    return config.model_copy(update={"resources": changed})
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [None, {}, {"gpu_share": {"hardware": "GPU B", "trials_per_gpu": 2}}],
+)
+def test_an_unknown_gpu_is_measured(
+    on_cuda: SimpleNamespace, notes: Any, config: SearchConfig, data: SearchData
+) -> None:
+    on_cuda.notes = notes
+    assert slots_for(on(config), data) == Slots(8, 1, 0.25, "cuda")
+    assert on_cuda.num_measured == 1
+
+
+def test_a_study_keeps_to_what_it_has_noted(
+    on_cuda: SimpleNamespace, config: SearchConfig, data: SearchData
+) -> None:
+    on_cuda.notes = {"gpu_share": {"hardware": "GPU A", "trials_per_gpu": 2}}
+    assert slots_for(on(config), data) == Slots(4, 1, 0.5, "cuda")
+    assert on_cuda.num_measured == 0
+
+
+@pytest.mark.parametrize(
+    ("resources", "slots"),
+    [
+        ({"gpus_per_trial": 0.5}, Slots(4, 1, 0.5, "cuda")),
+        ({"gpus_per_trial": None}, Slots(2, 1, 1.0, "cuda")),
+        ({"device": "cpu"}, Slots(16, 1, 0.0, "cpu")),
+    ],
+)
+def test_nothing_is_measured_where_the_share_is_given_or_there_is_no_gpu(
+    on_cuda: SimpleNamespace,
+    config: SearchConfig,
+    data: SearchData,
+    resources: dict[str, Any],
+    slots: Slots,
+) -> None:
+    assert slots_for(on(config, **resources), data) == slots
+    assert on_cuda.num_measured == 0
+
+
+# Too many
+
+
+@pytest.mark.parametrize(
+    ("asked", "share", "is_too_dense"),
+    [("auto", 0.25, True), ("auto", 1.0, False), ("auto", 0.0, False), (0.25, 0.25, False)],
+)
+def test_only_a_measured_share_gives_way(asked: Any, share: float, is_too_dense: bool) -> None:
+    crowd = Crowd(Slots(4, 1, share, "cpu"), Resources(gpus_per_trial=asked))
+    crowd.note_out_of_memory()
+    assert crowd.is_too_dense is is_too_dense
+
+
+def test_half_as_many_share_a_gpu_after_one_had_too_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("search.crowd.machines", lambda: [MACHINE])
+    crowd = Crowd(Slots(8, 1, 0.25, "cpu"), Resources(gpus_per_trial="auto"))
+    crowd.note_out_of_memory()
+    assert crowd.thin_out()["trials_per_gpu"] == 2
+    assert (crowd.slots, crowd.is_too_dense) == (Slots(4, 1, 0.5, "cpu"), False)
+    assert gpu_share_note(Slots(1, 1, 1.0, "cpu"))["trials_per_gpu"] == 1
+
+
+# Processes
+
+
+@pytest.mark.slow
+def test_processes_take_their_course_at_the_same_time(
+    local_ray: None, config: SearchConfig, data: SearchData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.gpu_probe.PROBE_SECONDS", 1.0)
+    job = TrialJob((data,), "mae", Slots(2, 0.5, 1.0, "cpu"), 0.0)
+    tried = drawn_configs(config.space, config.training, Limits(data, 5_000, None))[0]
+    courses = take_courses(job, tried, 2)
+    assert len(courses) == 2
+    assert steps_per_second(courses) > 0
+    assert {each.total_bytes for each in courses} == {0}
+
+
+@pytest.mark.slow
+def test_processes_that_break_have_no_course(
+    local_ray: None, config: SearchConfig, data: SearchData, tmp_path: Path
+) -> None:
+    job = TrialJob((data,), "mae", Slots(2, 0.5, 1.0, "cpu"), 0.0)
+    tried = drawn_configs(config.space, config.training, Limits(data, 5_000, None))[0]
+    too_long = tried.training.model_copy(update={"lookback": 100_000})
+    assert take_courses(job, tried.model_copy(update={"training": too_long}), 2) == []
+
+
+def peak_bytes(config: TrialConfig, data: SearchData) -> int:
+    shape = window_shape(config.training, data)
+    return predicted_peak_bytes(config.model, config.training, shape, data.num_rows)
