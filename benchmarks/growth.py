@@ -108,8 +108,8 @@ def with_trials(count: int) -> Cost:
 
 
 def with_workers(count: int) -> Cost:
-    """Twenty trials on so many slots."""
-    return cost(count, [64], 20, ["--max-concurrent", str(count)])
+    """Sixty trials on so many slots: of fewer, MLflow and the baselines are most."""
+    return cost(count, [64], 60, ["--max-concurrent", str(count)])
 
 
 def draw(costs: dict[str, list[Cost]], path: Path) -> None:

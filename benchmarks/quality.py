@@ -127,7 +127,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--series", action="append", required=True, metavar="FILE[:HORIZON]")
+    parser.add_argument(
+        "--series", action="append", required=True, metavar="FILE[:HORIZON[:TARGET,…]]"
+    )
     parser.add_argument("--variant", action="append", required=True, metavar="NAME:[a.b=value,…]")
     parser.add_argument("--below", action="append", default=[], metavar="SERIES=VALUE")
     parser.add_argument("--seeds", type=int, default=10)
@@ -137,13 +139,15 @@ def main() -> None:
     variants = dict(each.split(":", 1) for each in given.variant)
     courses: dict[str, dict[str, list[Course]]] = {}
     for seed, series, variant in itertools.product(range(given.seeds), given.series, variants):
-        path, _, horizon = series.partition(":")
+        path, horizon, targets = (*series.split(":"), "", "")[:3]
         name = Path(path).stem
         kept = given.folder / f"{name}.{variant}.{seed}.json"
         if not kept.exists():
             flags = ["--seed", str(seed)]
             flags += [] if path == "electricity" else ["--data", path]
             flags += ["--horizon", horizon] if horizon else []
+            for target in filter(None, targets.split(",")):
+                flags += ["--target", target]
             for setting in filter(None, variants[variant].split(",")):
                 flags += ["--set", setting]
             kept.write_text(json.dumps(searched(flags, given.seconds)), encoding="utf-8")
