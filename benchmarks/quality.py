@@ -91,7 +91,8 @@ def draw(courses: Mapping[str, Mapping[str, Sequence[Course]]], seconds: float, 
             low, high = [min(v) for v in by_time], [max(v) for v in by_time]
             panel.fill_between(shown, low, high, alpha=0.2, color=lines[0].get_color())
         panel.set(title=series, xlabel="seconds since the command", xlim=(0, seconds))
-        panel.set_yscale("log")
+        highest = max(line.get_ydata()[0] for line in panel.lines)
+        panel.set_ylim(top=1.05 * float(highest))
     panels[0].set_ylabel("best validation MAE, standardised")
     panels[0].legend()
     figure.savefig(to, dpi=110)
