@@ -9,15 +9,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.device_memory import predicted_peak_bytes
 from pipelines.series import load
 from pipelines.splits import split
-from pipelines.training import window_shape
 from search.config import parse_config
-from search.gpu_share import drawn_configs
+from search.gpu_probe import calmed
+from search.gpu_share import drawn_configs, peak_bytes
 from search.limits import Limits
 from search.resolve import resolve
-from search.space import TrialConfig
 from search.trial import begin_training
 
 
@@ -33,27 +31,21 @@ def main() -> None:
     config, _ = resolve(config, data)
     limits = Limits(data, config.search.max_parameters, None)
 
-    def predicted(tried: TrialConfig) -> int:
-        shape = window_shape(tried.training, data)
-        return predicted_peak_bytes(tried.model, tried.training, shape, data.num_rows)
-
     drawn = drawn_configs(config.space, config.training, limits)
-    ordered = sorted(drawn, key=predicted)
+    ordered = sorted(drawn, key=lambda tried: peak_bytes(tried, data))
     table = Table(
         "configuration", "batch", "predicted MiB", "allocated MiB", "predicted / allocated"
     )
     for place in range(given.configs):
         tried = ordered[place * (len(ordered) - 1) // max(1, given.configs - 1)]
-        calm = tried.training.model_copy(update={"learning_rate": 1e-6})
-        training = begin_training(tried.model_copy(update={"training": calm}), data, 0, "cuda")
-        next(training)
-        allocated = torch.cuda.max_memory_allocated()
+        next(begin_training(calmed(tried), data, 0, "cuda"))
+        predicted, allocated = peak_bytes(tried, data), torch.cuda.max_memory_allocated()
         table.add_row(
             tried.describe(),
             str(tried.training.batch_size),
-            f"{predicted(tried) / 2**20:.1f}",
+            f"{predicted / 2**20:.1f}",
             f"{allocated / 2**20:.1f}",
-            f"{predicted(tried) / allocated:.2f}",
+            f"{predicted / allocated:.2f}",
         )
     console = Console(width=120)
     console.print(table)

@@ -24,7 +24,8 @@ from rich.table import Table
 
 from benchmarks.driver import Driver
 from benchmarks.floor import NUM_SLOTS, recorded
-from search.record import metric_value
+from search.config import Metric
+from search.record import TrialRecord, metric_value
 
 Course = Sequence[tuple[float, float]]
 """Seconds since the command, and the best validation value from then on."""
@@ -41,8 +42,13 @@ def searched(flags: Sequence[str], seconds: float) -> Course:
             raise SystemExit(driver.tail())
         driver.end_session()
         config, trials = recorded(home)
+    return course_of(trials, config.search.metric, began_at)
+
+
+def course_of(trials: Sequence[TrialRecord], metric: Metric, began_at: float) -> Course:
+    """Each improvement of the best value, by the seconds since `began_at`."""
     evaluated = sorted(
-        (recorded.time - began_at, metric_value(recorded.evaluation, config.search.metric))
+        (recorded.time - began_at, metric_value(recorded.evaluation, metric))
         for trial in trials
         for recorded in trial.evaluations
     )

@@ -175,8 +175,8 @@ def _fit_linear_twin(
                 raise
     assert best is not None, "a budget has at least one evaluation"
     evaluation, forecaster = best
-    # Raises where an error of the last evaluation is not finite.
-    Training(forecaster, windows, scaling, config, seed).evaluate_finally(evaluation)
+    # Raises where an error on all validation windows is not finite: on these it will be scored.
+    Training(forecaster, windows, scaling, config, seed).validate(windows.validation_origins)
     note = f"lookback {lookback}, {evaluation.step} steps"
     if len(skips) > 1:
         note += f", skip {forecaster.config.linear_skip}"

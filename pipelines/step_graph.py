@@ -1,6 +1,6 @@
 """A training step as a CUDA graph: its hundreds of small kernels are launched as one.
 
-A process takes longer to launch the kernels of a small LSTM's step than a GPU to compute them.
+Launching the kernels of a small LSTM's step one by one may take longer than computing them.
 Captured once, they are replayed with other windows and another learning rate (torch's notes on
 CUDA graphs).
 """

@@ -59,17 +59,20 @@ def take_courses(job: TrialJob, config: TrialConfig, number: int) -> list[Course
     return courses
 
 
+def calmed(config: TrialConfig) -> TrialConfig:
+    """The configuration with a learning rate at which its loss stays finite, whatever was drawn."""
+    rate = {"learning_rate": _HARMLESS_LEARNING_RATE}
+    return config.model_copy(update={"training": config.training.model_copy(update=rate)})
+
+
 class _Prober:
     """A worker process that trains a configuration for some seconds."""
 
     def __init__(self, job: TrialJob, config: TrialConfig) -> None:
         """Train and evaluate once, so that nothing has to be set aside any more."""
         torch.set_num_threads(job.slots.threads_per_trial)
-        # Whatever was drawn, its loss is to stay finite.
-        rate = {"learning_rate": _HARMLESS_LEARNING_RATE}
-        calm = config.model_copy(update={"training": config.training.model_copy(update=rate)})
         device, data = job.slots.device, job.folds[-1]
-        self._training = begin_training(calm, data, 0, device, has_graph=job.has_graph)
+        self._training = begin_training(calmed(config), data, 0, device, has_graph=job.has_graph)
         self._training.take_steps(0, STEPS_AT_A_TIME)
         every_origin = self._training.windows.validation_origins
         limit = config.training.max_validation_windows

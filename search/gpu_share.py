@@ -90,7 +90,7 @@ def trials_per_gpu(
     drawn = drawn_configs(config.space, config.training, limits)
     if not drawn:
         return 1
-    alone = probe(max(drawn, key=lambda each: _peak_bytes(each, data)), 1)
+    alone = probe(max(drawn, key=lambda each: peak_bytes(each, data)), 1)
     if not alone:
         return 1
     cores = min(each["CPU"] / each["GPU"] for each in machines if num_fitting(each, 0.01, 1))
@@ -166,6 +166,7 @@ def _any_value(dimension: Dimension, generator: random.Random) -> Value:
     return generator.choice((values[0], values[-1], generator.choice(values)))
 
 
-def _peak_bytes(config: TrialConfig, data: SearchData) -> int:
+def peak_bytes(config: TrialConfig, data: SearchData) -> int:
+    """How much of a GPU's memory a trial on a table takes; see `predicted_peak_bytes`."""
     shape = window_shape(config.training, data)
     return predicted_peak_bytes(config.model, config.training, shape, data.num_rows)

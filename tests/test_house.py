@@ -40,6 +40,12 @@ DOORS = {
     },
 }
 
+TOP_LEVEL = {
+    *(".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md"),
+    *("constraints.txt", "pyproject.toml", "benchmarks", "deploy", "docs", "examples"),
+    *("mlruns", "models", "pipelines", "search", "tests"),
+}
+
 # What a recorded or downloaded file could use to run code of its own.
 UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
 
@@ -109,6 +115,15 @@ def test_every_relative_link_in_a_markdown_file_leads_to_a_file() -> None:
         if not (ROOT / page.parent / link).exists()
     ]
     assert dead == []
+
+
+def test_the_top_level_holds_what_belongs_to_the_project_and_no_leftovers() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs the checkout: what is tracked is asked of git")
+    answer = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert {line.partition("/")[0] for line in answer.stdout.splitlines()} == TOP_LEVEL
 
 
 def test_the_tree_in_the_readme_names_only_what_exists() -> None:

@@ -120,14 +120,12 @@ def table_of(compared: Mapping[str, Sequence[Compared]]) -> Table:
             f"{median(sum(run.steps for run in each.runs) for each in repeats):.0f}",
             f"{median(min(run.best_mae for run in each.runs) for each in repeats):.4f}",
         ]
-        replays = [each.replay for each in repeats if each.replay is not None]
-        if replays:
-            ratios = [
-                each.replay.took.seconds / each.peer.seconds for each in repeats if each.replay
-            ]
+        replayed = [(each.peer, each.replay) for each in repeats if each.replay is not None]
+        if replayed:
+            ratios = [ours.took.seconds / theirs.seconds for theirs, ours in replayed]
             cells += [
-                f"{median(each.took.seconds for each in replays):.0f}",
-                f"{median(each.first_step_at - each.took.began_at for each in replays):.1f}",
+                f"{median(ours.took.seconds for _, ours in replayed):.0f}",
+                f"{median(ours.first_step_at - ours.took.began_at for _, ours in replayed):.1f}",
                 f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
             ]
         table.add_row(peer, *cells)

@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks.bare_loop import Run, runs_of, time_bare_loop
 from benchmarks.floor import first_step_at, idle_seconds
+from benchmarks.quality import course_of, seconds_below
 from benchmarks.recorded_curves import Curves
 from benchmarks.scale import Simulation, opened
-from benchmarks.time_to_quality import seconds_until
 from search.config import parse_config
 from search.kept_weights import KeptWeights
 from search.record import RecordedEvaluation, TrialRecord
@@ -66,9 +66,10 @@ def test_time_to_quality_is_that_of_the_first_evaluation_below(trials: list[Tria
     )
     begin, middle = reached[0][0] - 1.0, sorted(error for _, error in reached)[len(reached) // 2]
     expected = next(time for time, error in reached if error < middle) - begin
-    assert seconds_until(trials, middle, "mae", begin) == expected
-    assert seconds_until(trials, 0.0, "mae", begin) == float("inf")
-    assert seconds_until(trials, float("inf"), "mae", begin) == 1.0
+    course = course_of(trials, "mae", begin)
+    assert seconds_below(course, middle) == expected
+    assert seconds_below(course, 0.0) == float("inf")
+    assert seconds_below(course, float("inf")) == 1.0
 
 
 @pytest.mark.slow  # two processes that import torch

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.device_memory import predicted_peak_bytes
 from pipelines.splits import SearchData
-from pipelines.training import window_shape
 from search import gpu_share
 from search.config import Resources, SearchConfig, parse_config
 from search.crowd import Crowd, gpu_share_note
@@ -17,6 +15,7 @@ from search.gpu_probe import Course, take_courses
 from search.gpu_share import (
     drawn_configs,
     fastest_number,
+    peak_bytes,
     slots_for,
     steps_per_second,
     that_fit,
@@ -252,8 +251,3 @@ def test_processes_that_break_have_no_course(
     tried = drawn_configs(config.space, config.training, Limits(data, 5_000, None))[0]
     too_long = tried.training.model_copy(update={"lookback": 100_000})
     assert take_courses(job, tried.model_copy(update={"training": too_long}), 2) == []
-
-
-def peak_bytes(config: TrialConfig, data: SearchData) -> int:
-    shape = window_shape(config.training, data)
-    return predicted_peak_bytes(config.model, config.training, shape, data.num_rows)
