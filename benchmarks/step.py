@@ -1,10 +1,13 @@
 """A training step against what the machine can do: milliseconds, and the share of its peak.
 
     python -m benchmarks.step
+    python -m benchmarks.step --device cuda
 
-The peak is a large matrix product on one thread, measured in the same process. Operations are
-counted by formula (`LSTMConfig.num_flops`; a step takes three times a forward pass). Run with the
-environment that workers get, and with torch's own; each figure is a median of several stretches.
+On a CPU: the peak is a large matrix product on one thread, measured in the same process. Operations
+are counted by formula (`LSTMConfig.num_flops`; a step takes three times a forward pass). Run with
+the environment that workers get, and with torch's own, and in bf16 where the CPU computes in it.
+On CUDA: steps launched kernel by kernel and as a CUDA graph, in float32 and in bf16. Each figure is
+a median of several stretches.
 """
 
 import argparse
@@ -16,9 +19,13 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from pipelines.training import Precision
 
 STRETCH_STEPS = 10
 NUM_STRETCHES = 7
@@ -44,7 +51,9 @@ class Timed:
     share_of_peak: float
 
 
-def time_steps() -> list[Timed]:
+def time_steps(
+    device: str = "cpu", precision: "Precision" = "float32", has_graph: bool = False
+) -> list[Timed]:
     """Time the steps in this process."""
     import torch
 
@@ -71,12 +80,12 @@ def time_steps() -> list[Timed]:
             learning_rate=1e-3,
             weight_decay=0.0,
             batch_size=batch_size,
-            precision="float32",
+            precision=precision,
             max_steps=10_000,
         )
-        windows = build_windows(data, scaling, lookback, False, "cpu")
-        forecaster = build_forecaster(model, config, data, "cpu", seed=0)
-        training = Training(forecaster, windows, scaling, config, seed=0)
+        windows = build_windows(data, scaling, lookback, False, device)
+        forecaster = build_forecaster(model, config, data, device, seed=0)
+        training = Training(forecaster, windows, scaling, config, seed=0, has_graph=has_graph)
         training.take_steps(0, STRETCH_STEPS)
         seconds = []
         for place in range(1, NUM_STRETCHES + 1):
@@ -105,10 +114,12 @@ def peak_flops() -> float:
     return 2 * 1024**3 / min(seconds)
 
 
-def time_steps_apart(environment: Mapping[str, str]) -> list[Timed]:
-    """Time the steps in a process of its own."""
+def time_steps_apart(
+    environment: Mapping[str, str], precision: "Precision" = "float32"
+) -> list[Timed]:
+    """Time the steps on a CPU, in a process of its own."""
     answer = subprocess.run(
-        [sys.executable, "-m", "benchmarks.step", "--as-json"],
+        [sys.executable, "-m", "benchmarks.step", "--as-json", precision],
         check=True,
         stdout=subprocess.PIPE,
         env=os.environ | dict(environment),
@@ -116,28 +127,55 @@ def time_steps_apart(environment: Mapping[str, str]) -> list[Timed]:
     return [Timed(**timed) for timed in json.loads(answer.stdout)]
 
 
+def table_of_cpu() -> Table:
+    """Steps by the environment of the process, and in bf16."""
+    from pipelines.training import resolve_precision
+    from search.cluster import WORKER_ENVIRONMENT
+
+    plain, ours = time_steps_apart({}), time_steps_apart(WORKER_ENVIRONMENT)
+    table = Table("step", "torch's own ms", "workers' ms", "ratio", "share of peak")
+    columns = [
+        [f"{each.milliseconds:.1f}" for each in plain],
+        [f"{each.milliseconds:.1f}" for each in ours],
+        [f"{b.milliseconds / a.milliseconds:.2f}" for a, b in zip(plain, ours, strict=True)],
+        [f"{each.share_of_peak:.0%}" for each in ours],
+    ]
+    if resolve_precision("auto", "cpu") == "bf16":
+        table.add_column("workers' in bf16 ms")
+        halved = time_steps_apart(WORKER_ENVIRONMENT, "bf16")
+        columns.append([f"{each.milliseconds:.1f}" for each in halved])
+    for each, *cells in zip(ours, *columns, strict=True):
+        table.add_row(each.name, *cells)
+    return table
+
+
+def table_of_cuda() -> Table:
+    """Steps on a GPU, by precision and by how their kernels are launched."""
+    table = Table("step, ms")
+    columns = []
+    for precision in ("float32", "bf16"):
+        for has_graph in (False, True):
+            table.add_column(f"{precision}, {'graph' if has_graph else 'plain'}")
+            columns.append(time_steps("cuda", precision, has_graph))
+    for row in zip(*columns, strict=True):
+        table.add_row(row[0].name, *(f"{each.milliseconds:.2f}" for each in row))
+    return table
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--as-json", action="store_true", help="time in this process, as it is")
-    if parser.parse_args().as_json:
-        print(json.dumps([asdict(timed) for timed in time_steps()]))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--as-json", metavar="PRECISION", help="time in this process, as it is")
+    given = parser.parse_args()
+    if given.as_json:
+        timed = time_steps(precision=given.as_json)
+        print(json.dumps([asdict(each) for each in timed]))
         return
-    from search.cluster import WORKER_ENVIRONMENT
-
-    plain, ours = time_steps_apart({}), time_steps_apart(WORKER_ENVIRONMENT)
-    table = Table("step", "torch's own ms", "workers' ms", "ratio", "share of peak")
-    for before, after in zip(plain, ours, strict=True):
-        table.add_row(
-            after.name,
-            f"{before.milliseconds:.1f}",
-            f"{after.milliseconds:.1f}",
-            f"{after.milliseconds / before.milliseconds:.2f}",
-            f"{after.share_of_peak:.0%}",
-        )
-    Console(width=110).print(table)
+    table = table_of_cuda() if given.device == "cuda" else table_of_cpu()
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

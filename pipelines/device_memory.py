@@ -1,25 +1,40 @@
 """How much of a GPU's memory a training takes, by formula.
 
 It ranks configurations without a GPU; `python -m benchmarks.gpu_memory` compares it with what torch
-allocates on one. The legend of shapes is in `models/__init__.py`.
+allocates on one. What cuDNN sets aside is nowhere documented: its numbers here were fitted to 51
+trainings on an H200 (cuDNN 9.19). The legend of shapes is in `models/__init__.py`.
 """
 
 from models.config import LSTMConfig, WindowShape
 from pipelines.evaluation import EVALUATION_BATCH_SIZE
 from pipelines.training_config import TrainConfig
 
+_MIB = 2**20
 _INDEX_BYTES = 8
+_CUBLAS_BYTES = 64 * _MIB
+"""Workspaces of the forward and of the backward pass, by `CUBLAS_WORKSPACE_CONFIG`; a stream."""
+_CUDNN_BYTES = 8.1 * _MIB
+"""Whatever the size, for each direction."""
 _COPIES_OF_WEIGHTS = 4
 """Weights, their gradients, and AdamW's two averages."""
-_COPIES_OF_INPUTS = 3
-"""As cut from the table, normalised, and in the order in which cuDNN reads them."""
-_KEPT_PER_UNIT = 6
-"""What cuDNN keeps of a unit for the backward pass: four gates, the cell, the cell's tanh."""
-_GATES = 4
+_COPIES_OF_INPUTS = 4.3
+"""As cut from the table, normalised, joined, and in the order in which cuDNN reads them."""
+_KEPT_PER_UNIT = 6.8
+"""What cuDNN keeps of a unit for the backward pass: four gates, the cell, its tanh, the state."""
+_WIDEST_SMALL = 192
+"""cuDNN runs layers up to about this width in another way, which needs more memory."""
+_WORKSPACE_PER_UNIT = {(True, 1): 22.5, (True, 2): 16.3, (False, 1): 7.2, (False, 2): 9.2}
+"""In use while a layer runs, by whether it is small and by its directions."""
+_PASSED_PER_UNIT = 1.7
+"""What a layer above the first reads."""
 
 
 def predicted_peak_bytes(
-    model: LSTMConfig, training: TrainConfig, shape: WindowShape, num_rows: int
+    model: LSTMConfig,
+    training: TrainConfig,
+    shape: WindowShape,
+    num_rows: int,
+    has_graph: bool = False,
 ) -> int:
     """Return the most bytes of tensors at a time: `torch.cuda.max_memory_allocated`.
 
@@ -30,6 +45,7 @@ def predicted_peak_bytes(
         training: how; its precision is resolved.
         shape: of the windows.
         num_rows: rows of the table, N.
+        has_graph: whether steps are replayed as a CUDA graph, on a stream of their own.
 
     Raises:
         ValueError: the model cannot read such windows.
@@ -42,7 +58,11 @@ def predicted_peak_bytes(
     weights = 4 * _COPIES_OF_WEIGHTS * num_weights
     if size == 2:
         weights += size * num_weights  # cast for the arithmetic
-    return _table_bytes(shape, num_rows) + weights + drawn + max(trained, evaluated)
+    libraries = _CUBLAS_BYTES * (2 if has_graph else 1)
+    if model.widths:
+        libraries += _CUDNN_BYTES * model.num_directions
+    peak = libraries + _table_bytes(shape, num_rows) + weights + drawn + max(trained, evaluated)
+    return int(peak)
 
 
 def _table_bytes(shape: WindowShape, num_rows: int) -> int:
@@ -51,7 +71,9 @@ def _table_bytes(shape: WindowShape, num_rows: int) -> int:
     return num_rows * (numbers + _INDEX_BYTES)
 
 
-def _bytes_of_window(model: LSTMConfig, shape: WindowShape, size: int, *, is_trained: bool) -> int:
+def _bytes_of_window(
+    model: LSTMConfig, shape: WindowShape, size: int, *, is_trained: bool
+) -> float:
     num_rows = shape.lookback + shape.horizon
     cut = num_rows * (_INDEX_BYTES + 4 * (shape.num_features + shape.num_known))
     forecast = 4 * 4 * shape.horizon * shape.num_targets  # and truth, difference, its gradient
@@ -60,10 +82,15 @@ def _bytes_of_window(model: LSTMConfig, shape: WindowShape, size: int, *, is_tra
     num_states = model.num_horizon_patches(shape) if model.head == "aligned" else 0
     num_positions = shape.lookback // model.patch_length + num_states
     inputs = _COPIES_OF_INPUTS * size * num_positions * model.num_channels(shape)
-    units = [model.num_directions * width for width in model.widths]
-    outputs = [size * num_positions * width for width in units]
-    if not is_trained:
-        return cut + forecast + inputs + 2 * max(outputs) * _GATES
-    # Of one layer at a time: the gradients of its gates and of what it read and put out.
-    backward = max((_GATES + 2) * out for out in outputs)
-    return cut + forecast + inputs + sum((_KEPT_PER_UNIT + 1) * out for out in outputs) + backward
+    # A layer's states, [L, D*U] of one window.
+    states = [size * num_positions * model.num_directions * width for width in model.widths]
+    while_run = max(
+        state * (_workspace(model, width) + (_PASSED_PER_UNIT if place else 0))
+        for place, (state, width) in enumerate(zip(states, model.widths, strict=True))
+    )
+    kept = _KEPT_PER_UNIT * sum(states) if is_trained else 0
+    return cut + forecast + inputs + kept + while_run
+
+
+def _workspace(model: LSTMConfig, width: int) -> float:
+    return _WORKSPACE_PER_UNIT[width <= _WIDEST_SMALL, model.num_directions]

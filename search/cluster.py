@@ -38,6 +38,7 @@ from ray._private.node import Node  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from search.config import ConfigError, Resources  # noqa: E402
+from search.mps import mps_environment  # noqa: E402
 from search.slots import Slots, has_nvidia_driver, num_fitting  # noqa: E402
 from search.source import FLOORS, PROJECT  # noqa: E402
 
@@ -115,6 +116,8 @@ def _start(resources: Resources, says: Mapping[str, Any]) -> None:
     # The processes inherit it. As a `runtime_env` it would make Ray discard the workers that it
     # starts at once, and start others as soon as its agent is up.
     inherited = WORKER_ENVIRONMENT | (_prepared_workers() if _uses_most_cores(resources) else {})
+    if resources.mps:
+        inherited |= mps_environment()
     with _loopback_only(), _few_processes(says["log_to_driver"]), _environment(inherited):
         # Without "local" Ray would join whatever cluster was last started on this machine.
         ray.init(address="local", include_dashboard=False, **says)
@@ -126,7 +129,7 @@ def _uses_most_cores(resources: Resources) -> bool:
     if num_cores <= MOST_SPARE_WORKERS:
         return True
     if resources.device != "cpu" and has_nvidia_driver():
-        return False  # as many trials as GPUs
+        return resources.shares_gpus  # else as many trials as GPUs
     count = int(num_cores / resources.cpus_per_trial)
     return num_cores <= 2 * min(count, resources.max_concurrent or count)
 

@@ -144,9 +144,12 @@ class Resources(Settings):
     gpus_per_trial: GpuShare = None
     """GPUs of a trial; null: 1 where there are CUDA GPUs, else 0; auto: the share of one that its
     memory and a short measurement suggest (docs/gpu.md)."""
-    cuda_graph: bool = False
+    cuda_graph: bool = True
     """Whether training steps on CUDA are captured once and replayed, which spares small models the
     launching of many kernels."""
+    mps: bool = False
+    """Whether the search starts NVIDIA's Multi-Process Service on this machine, by which trials
+    that share a GPU run side by side rather than in turns (docs/gpu.md)."""
     device: Device = "auto"
     """auto takes CUDA where there is a CUDA GPU."""
     address: Text | None = None
@@ -158,6 +161,12 @@ class Resources(Settings):
     shorter begins again."""
     max_retries: int = Field(default=2, ge=0)
     """Times that a trial whose worker died, hung or raised is tried again before it has failed."""
+
+    @property
+    def shares_gpus(self) -> bool:
+        """Whether several trials may share a GPU."""
+        share = self.gpus_per_trial
+        return share == "auto" or (share is not None and 0 < share < 1)
 
 
 class FinalSettings(Settings):

@@ -1,62 +1,97 @@
-"""A few seconds of training in several processes, to see what they take of a GPU together."""
+"""A few seconds of trials in several processes, to see what they get done on a GPU together."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.windows import evenly_spaced
 from search.space import TrialConfig
-from search.trial import begin_training
+from search.trial import SecondTry, TrialOutOfMemory, run_trial
 from search.trial_actor import TrialJob
 
-STEPS_AT_A_TIME = 10
-"""Steps between two times of a course."""
-PROBE_SECONDS = 3.0
-"""Of training, in which processes are compared."""
+PROBE_SECONDS = 2.0
+"""Of trials, in which numbers of processes are compared."""
 PATIENCE_SECONDS = 120.0
 """For as many processes to import torch."""
+MOST_STEPS = 200
+"""Of a trial that is probed: a long one has no evaluation to be counted in so short a time."""
+EVALUATE_EVERY_STEPS = 50
+"""Likewise."""
 _HARMLESS_LEARNING_RATE = 1e-6
 
 
 @dataclass(frozen=True)
-class Course:
-    """Steps that one process took, maybe beside others."""
+class Memory:
+    """Of a GPU, whatever process holds it."""
 
-    times: tuple[float, ...]
-    """Seconds since 1970: of the beginning, and after each `STEPS_AT_A_TIME` further steps."""
     used_bytes: int
-    """Of the GPU's memory, by whatever process, at the end."""
     total_bytes: int
-    """Of the GPU's memory; 0 where there is none."""
+    """0 where there is none."""
 
 
-def take_courses(job: TrialJob, config: TrialConfig, number: int) -> list[Course]:
-    """Train a configuration for some seconds in so many processes at a time on one GPU.
+Course = tuple[float, ...]
+"""When one process began, and when it had done each evaluation of trials: seconds since 1970."""
 
-    Returns:
-        What each saw; nothing where one of them broke, for lack of memory for instance.
+
+class GpuProbe:
+    """Processes on one GPU, for as long as a block lasts.
+
+    They import at once, when the block begins, and take memory of the GPU when they first train.
     """
-    gpu = next(node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU"))
-    needs = _remote_prober.options(
-        num_cpus=job.slots.cpus_per_trial,
-        num_gpus=1 / number,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(gpu["NodeID"], soft=False),
-    )
-    shared = ray.put(job)
-    actors = [needs.remote(shared, config) for _ in range(number)]
-    try:
-        ray.get([actor.is_ready.remote() for actor in actors], timeout=PATIENCE_SECONDS)
-        taken = [actor.take_course.remote(PROBE_SECONDS) for actor in actors]
-        courses: list[Course] = ray.get(taken, timeout=PATIENCE_SECONDS)
-    except ray.exceptions.RayError:
-        return []
-    finally:
-        for actor in actors:
-            ray.kill(actor)
-    return courses
+
+    def __init__(self, job: TrialJob, number: int):
+        """Prepare to ask so many processes at a time, at most."""
+        self._job, self._number = job, number
+
+    def __enter__(self) -> Self:
+        gpu = next(node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU"))
+        needs = _remote_prober.options(
+            num_cpus=self._job.slots.cpus_per_trial,
+            num_gpus=1 / self._number,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(gpu["NodeID"], soft=False),
+        )
+        shared = ray.put(self._job)
+        self._probers = [needs.remote(shared) for _ in range(self._number)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for prober in self._probers:
+            ray.kill(prober)
+
+    def memory_of(self, config: TrialConfig) -> Memory | None:
+        """What is taken of the GPU once one process has trained this; None where that broke."""
+        answers: list[Memory] = self._ask("begin", config, 1)
+        return answers[0] if answers else None
+
+    def rate(self, config: TrialConfig, number: int) -> float:
+        """Evaluations a second of so many processes together; 0 where one of them broke."""
+        if not self._ask("begin", config, number):
+            return 0.0
+        return evaluations_per_second(self._ask("take_course", config, number))
+
+    def _ask(self, question: str, config: TrialConfig, number: int) -> list[Any]:
+        asked = [getattr(prober, question).remote(config) for prober in self._probers[:number]]
+        try:
+            answers: list[Any] = ray.get(asked, timeout=PATIENCE_SECONDS)
+        except ray.exceptions.RayError:
+            return []
+        return answers
+
+
+def evaluations_per_second(courses: Sequence[Course]) -> float:
+    """Of all processes together, while all of them trained; 0 where they never did at a time."""
+    if not courses:
+        return 0.0
+    began_at = max(course[0] for course in courses)
+    ended_at = min(course[-1] for course in courses)
+    if ended_at <= began_at:
+        return 0.0
+    evaluations = sum(began_at < time <= ended_at for course in courses for time in course)
+    return evaluations / (ended_at - began_at)
 
 
 def calmed(config: TrialConfig) -> TrialConfig:
@@ -65,33 +100,57 @@ def calmed(config: TrialConfig) -> TrialConfig:
     return config.model_copy(update={"training": config.training.model_copy(update=rate)})
 
 
-class _Prober:
-    """A worker process that trains a configuration for some seconds."""
+def shortened(config: TrialConfig) -> TrialConfig:
+    """The configuration with no more steps than are probed."""
+    training = config.training
+    steps = {
+        "max_steps": min(training.max_steps, MOST_STEPS),
+        "evaluate_every_steps": min(training.evaluate_every_steps, EVALUATE_EVERY_STEPS),
+        "warmup_steps": 0,
+    }
+    return config.model_copy(update={"training": training.model_copy(update=steps)})
 
-    def __init__(self, job: TrialJob, config: TrialConfig) -> None:
-        """Train and evaluate once, so that nothing has to be set aside any more."""
-        torch.set_num_threads(job.slots.threads_per_trial)
-        device, data = job.slots.device, job.folds[-1]
-        self._training = begin_training(calmed(config), data, 0, device, has_graph=job.has_graph)
-        self._training.take_steps(0, STEPS_AT_A_TIME)
-        every_origin = self._training.windows.validation_origins
-        limit = config.training.max_validation_windows
-        self._training.validate(evenly_spaced(every_origin, limit))
 
-    def is_ready(self) -> bool:
-        """Answer, once it can begin."""
-        return True
+class Prober:
+    """A worker process that runs trials of a configuration for some seconds."""
 
-    def take_course(self, seconds: float) -> Course:
-        """Train for that long."""
+    def __init__(self, job: TrialJob) -> None:
+        """Wait to be asked."""
+        self._job = job
+
+    def begin(self, config: TrialConfig) -> Memory:
+        """Run a trial to its end, so that nothing has to be set aside any more."""
+        self._evaluate(config, until=float("inf"))
+        if self._job.slots.device != "cuda":
+            return Memory(0, 0)
+        free, total = torch.cuda.mem_get_info()
+        return Memory(total - free, total)
+
+    def take_course(self, config: TrialConfig) -> Course:
+        """Run trials for as long as is probed, the last one to its next evaluation."""
         times = [time.time()]
-        while times[-1] - times[0] < seconds:
-            self._training.take_steps(0, STEPS_AT_A_TIME)  # waits for the device
+        while times[-1] - times[0] < PROBE_SECONDS:
+            times += self._evaluate(config, until=times[0] + PROBE_SECONDS)
+        return tuple(times)
+
+    def _evaluate(self, config: TrialConfig, until: float) -> list[float]:
+        times = []
+        trial = run_trial(
+            calmed(shortened(config)),
+            self._job.folds[-1],
+            0,
+            self._job.metric,
+            self._job.slots.device,
+            self._job.slots.threads_per_trial,
+            has_graph=self._job.has_graph,
+        )
+        for step in trial:
+            if isinstance(step, SecondTry):
+                raise TrialOutOfMemory(step.reason)
             times.append(time.time())
-        free, total = 0, 0
-        if self._training.device.type == "cuda":
-            free, total = torch.cuda.mem_get_info()
-        return Course(tuple(times), used_bytes=total - free, total_bytes=total)
+            if times[-1] >= until:
+                trial.close()
+        return times
 
 
-_remote_prober = ray.remote(max_restarts=0)(_Prober)
+_remote_prober = ray.remote(max_restarts=0)(Prober)

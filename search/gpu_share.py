@@ -7,7 +7,7 @@ as still train faster together than half as many do.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from typing import Protocol
 
 from pipelines.device_memory import predicted_peak_bytes
 from pipelines.splits import SearchData
@@ -16,7 +16,7 @@ from pipelines.training_config import TrainingBudget
 from search.cluster import machines
 from search.config import SearchConfig
 from search.facts import hardware_name
-from search.gpu_probe import STEPS_AT_A_TIME, Course, take_courses
+from search.gpu_probe import GpuProbe, Memory
 from search.limits import Limits
 from search.places import record_url
 from search.slots import Slots, num_fitting, plan_slots
@@ -25,16 +25,23 @@ from search.study import GPU_SHARE, UnknownStudyError, read_notes
 from search.trial_actor import TrialJob
 
 WORTHWHILE_GAIN = 1.1
-"""Twice as many trials must take this many times the steps a second."""
+"""Twice as many trials must get this many times as much done."""
+MOST_TRIALS = 32
+"""On one GPU, however many cores there are: NVIDIA's Multi-Process Service takes 48 processes."""
 USABLE_MEMORY = 0.9
 """Of a GPU: torch's allocator keeps more than its tensors take."""
 NUM_DRAWN = 1000
 """Random configurations among which the largest is looked for."""
 
 
-Probe = Callable[[TrialConfig, int], Sequence[Course]]
-"""Trains a configuration for some seconds in so many processes at a time on one GPU; returns
-nothing where they broke."""
+class Probe(Protocol):
+    """Tries configurations on one GPU (`GpuProbe`)."""
+
+    def memory_of(self, config: TrialConfig) -> Memory | None:
+        """What is taken of the GPU once one process has trained this; None where that broke."""
+
+    def rate(self, config: TrialConfig, number: int) -> float:
+        """What so many processes get done a second together; 0 where one of them broke."""
 
 
 def slots_for(config: SearchConfig, data: SearchData) -> Slots:
@@ -57,7 +64,9 @@ def slots_for(config: SearchConfig, data: SearchData) -> Slots:
     number = _recorded_number(config)
     if number is None:
         job = TrialJob((data,), config.search.metric, whole, 0.0, resources.cuda_graph)
-        number = trials_per_gpu(config, data, machines(), partial(take_courses, job))
+        most = num_by_cores(machines(), resources.cpus_per_trial)
+        with GpuProbe(job, most) as probe:
+            number = trials_per_gpu(config, data, most, probe)
     shared = resources.model_copy(update={"gpus_per_trial": 1 / number})
     return plan_slots(shared, resources.device, machines())
 
@@ -74,43 +83,46 @@ def _recorded_number(config: SearchConfig) -> int | None:
     return int(recorded["trials_per_gpu"])
 
 
-def trials_per_gpu(
-    config: SearchConfig, data: SearchData, machines: Sequence[Mapping[str, float]], probe: Probe
-) -> int:
+def num_by_cores(machines: Sequence[Mapping[str, float]], cpus_per_trial: float) -> int:
+    """How many trials at most can share a GPU, on whatever machine, by its cores; at least one."""
+    cores = min(each["CPU"] / each["GPU"] for each in machines if num_fitting(each, 0.01, 1))
+    return min(MOST_TRIALS, max(1, int(cores / cpus_per_trial)))
+
+
+def trials_per_gpu(config: SearchConfig, data: SearchData, most: int, probe: Probe) -> int:
     """Measure how many trials should share a GPU.
 
     Args:
         config: as it was resolved.
         data: the table.
-        machines: what each has of CPU and GPU.
-        probe: measures, on any of them.
+        most: the highest possible answer.
+        probe: measures.
     """
     settings = config.search
     limits = Limits(data, settings.max_parameters, settings.max_training_teraflops)
     drawn = drawn_configs(config.space, config.training, limits)
     if not drawn:
         return 1
-    alone = probe(max(drawn, key=lambda each: peak_bytes(each, data)), 1)
-    if not alone:
+    memory = probe.memory_of(max(drawn, key=lambda each: peak_bytes(each, data)))
+    if memory is None:
         return 1
-    cores = min(each["CPU"] / each["GPU"] for each in machines if num_fitting(each, 0.01, 1))
-    most = min(that_fit(alone[0]), int(cores / config.resources.cpus_per_trial))
     middle = sorted(drawn, key=limits.training_teraflops)[len(drawn) // 2]
-    return fastest_number(lambda number: steps_per_second(probe(middle, number)), most)
+    most = min(most, that_fit(memory))
+    return fastest_number(lambda number: probe.rate(middle, number), most)
 
 
-def that_fit(course: Course) -> int:
+def that_fit(memory: Memory) -> int:
     """How many processes like one that had the GPU to itself its memory holds; at least one."""
-    if not course.total_bytes:
+    if not memory.total_bytes:
         return 1
-    return max(1, int(USABLE_MEMORY * course.total_bytes / course.used_bytes))
+    return max(1, int(USABLE_MEMORY * memory.total_bytes / memory.used_bytes))
 
 
 def fastest_number(rate: Callable[[int], float], most: int) -> int:
     """Return 1, 2, 4, … at most `most`: the last that is worth its memory.
 
     Args:
-        rate: steps a second of so many together.
+        rate: what so many get done a second together.
         most: how many there can be.
     """
     number, reached = 1, rate(1) if most > 1 else 0.0
@@ -120,18 +132,6 @@ def fastest_number(rate: Callable[[int], float], most: int) -> int:
             break
         number, reached = 2 * number, doubled
     return number
-
-
-def steps_per_second(courses: Sequence[Course]) -> float:
-    """Of all processes together, while all of them trained; 0 where they never did at a time."""
-    if not courses:
-        return 0.0
-    began_at = max(course.times[0] for course in courses)
-    ended_at = min(course.times[-1] for course in courses)
-    if ended_at <= began_at:
-        return 0.0
-    stretches = sum(began_at < time <= ended_at for course in courses for time in course.times)
-    return STEPS_AT_A_TIME * stretches / (ended_at - began_at)
 
 
 def drawn_configs(space: Space, budget: TrainingBudget, limits: Limits) -> list[TrialConfig]:

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from search.bulk_store import BulkStore, TrialNotes
 
 
 class HeldStorage(InMemoryStorage):
@@ -21,7 +23,7 @@ class HeldStorage(InMemoryStorage):
     The ids of its trials are its own: their numbers.
     """
 
-    def __init__(self, store: BaseStorage, study_name: str):
+    def __init__(self, store: BulkStore, study_name: str):
         """Read the whole study once.
 
         Args:
@@ -33,6 +35,7 @@ class HeldStorage(InMemoryStorage):
         self._stored_study_id = store.get_study_id_from_name(study_name)
         self._stored_ids: list[int] = []
         self._drafts: dict[int, None] | None = None
+        self._notes: tuple[int, TrialNotes] | None = None
         self._numbers: dict[TrialState, set[int]] = {state: set() for state in TrialState}
         study_id = super().create_new_study([StudyDirection.MINIMIZE], study_name)
         for key, value in store.get_study_user_attrs(self._stored_study_id).items():
@@ -58,6 +61,17 @@ class HeldStorage(InMemoryStorage):
             drafts, self._drafts = self._drafts, None
             for number in drafts:
                 self._store_new(self.get_trial(number))
+
+    @contextmanager
+    def notes_at_once(self, trial_id: int) -> Iterator[None]:
+        """Write what is noted and reported of a trial in this block at its end, all or nothing."""
+        notes = TrialNotes()
+        self._notes = trial_id, notes
+        try:
+            yield
+        finally:
+            self._notes = None
+            self._store.set_trial_notes(self._stored_ids[trial_id], notes)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Begin a trial; its id is its number."""
@@ -100,21 +114,17 @@ class HeldStorage(InMemoryStorage):
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
         """Set what a trial reported at a step."""
-        if self._is_stored(trial_id):
-            stored_id = self._stored_ids[trial_id]
-            self._store.set_trial_intermediate_value(stored_id, step, intermediate_value)
+        self._write(trial_id, TrialNotes(intermediate_values={step: intermediate_value}))
         super().set_trial_intermediate_value(trial_id, step, intermediate_value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Note something about a trial."""
-        if self._is_stored(trial_id):
-            self._store.set_trial_user_attr(self._stored_ids[trial_id], key, value)
+        self._write(trial_id, TrialNotes(user_attrs={key: value}))
         super().set_trial_user_attr(trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Note something that sampler or pruner wants to know of a trial."""
-        if self._is_stored(trial_id):
-            self._store.set_trial_system_attr(self._stored_ids[trial_id], key, value)
+        self._write(trial_id, TrialNotes(system_attrs={key: value}))
         super().set_trial_system_attr(trial_id, key, value)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
@@ -140,6 +150,13 @@ class HeldStorage(InMemoryStorage):
             asked = [numbers for state, numbers in self._numbers.items() if state in states]
             trials = [trials[number] for number in sorted(set().union(*asked))]
         return copy.deepcopy(trials) if deepcopy else trials
+
+    def _write(self, number: int, notes: TrialNotes) -> None:
+        """Write notes of a trial, at once or at the end of a block."""
+        if self._notes is not None and self._notes[0] == number:
+            self._notes[1].add(notes)
+        elif self._is_stored(number):
+            self._store.set_trial_notes(self._stored_ids[number], notes)
 
     def _is_stored(self, number: int) -> bool:
         return self._drafts is None or number not in self._drafts

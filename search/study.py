@@ -270,12 +270,13 @@ class Study:
         A step that a rerun reports again is not written twice.
         """
         trial = self._running[number]
-        self._record_evaluation(trial, f"{EVALUATION_PREFIX}{evaluation.step}", evaluation)
-        best = min(self._judged_value(e.evaluation) for e in _evaluations(trial.user_attrs))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The reported value is ignored")
-            trial.report(best, evaluation.step)
-        return evaluation.step < self._budget.max_steps and trial.should_prune()
+        with self._storage.notes_at_once(number):
+            self._record_evaluation(trial, f"{EVALUATION_PREFIX}{evaluation.step}", evaluation)
+            best = min(self._judged_value(e.evaluation) for e in _evaluations(trial.user_attrs))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="The reported value is ignored")
+                trial.report(best, evaluation.step)
+            return evaluation.step < self._budget.max_steps and trial.should_prune()
 
     def report_final(self, number: int, evaluation: Evaluation) -> None:
         """Record the last evaluation, of a trial's best weights on more validation windows."""
@@ -547,13 +548,13 @@ def shown_url(url: str) -> str:
     return parsed.render_as_string(hide_password=True)
 
 
-def _storage(url: str) -> optuna.storages.RDBStorage:
+def _storage(url: str) -> BulkStore:
     # It makes the tables where there are none, which two searches may find at the same time.
     with alone_with_tables(url):
         return BulkStore(connectable(url), unpooled(url))
 
 
-def _open_storage(url: str) -> optuna.storages.RDBStorage:
+def _open_storage(url: str) -> BulkStore:
     storage = _storage(url)
     if storage.engine.name == "sqlite":
         sqlalchemy.event.listen(storage.engine, "connect", _tune_sqlite)

@@ -16,11 +16,11 @@ import re
 import shutil
 import socket
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 for _name, _value in {
@@ -72,9 +72,10 @@ from search.projection import (  # noqa: E402
 )
 from search.record import TrialRecord, TrialState  # noqa: E402
 
-# MLflow's limits.
-METRICS_PER_CALL = 1000
+# MLflow's limits; of all kinds together a call takes 1,000.
+METRICS_PER_CALL = 800
 PARAMS_PER_CALL = 100
+TAGS_PER_CALL = 100
 PARAM_CHARACTERS = 6000
 TAG_CHARACTERS = 8000
 
@@ -96,6 +97,8 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 class ViewError(ValueError):
     """MLflow cannot be reached, or does not take a study."""
 
+
+Thing = TypeVar("Thing")
 
 OUTAGES = (MlflowException, OSError, SQLAlchemyError, sqlite3.Error)
 """What MLflow's client raises where its server or store fails; it wraps only some of it."""
@@ -168,7 +171,7 @@ class View:
 
     def show_baselines(self, baselines: Iterable[BaselineScore]) -> None:
         """Put the forecasts to beat on the parent run."""
-        self._log_readings(self._parent, baseline_readings(baselines, self._facts.started_at))
+        self._log(self._parent, baseline_readings(baselines, self._facts.started_at))
 
     def show_all(self, snapshot: Snapshot) -> None:
         """Show every trial, and on the parent run best values, leaderboard and state."""
@@ -176,9 +179,8 @@ class View:
         self._find_runs(known={r.run_id for r in (self._parent, *self._children.values())})
         self.show_trials(snapshot.trials)
         best, run = snapshot.leaderboard, self._parent
-        self._log_readings(run, study_readings(snapshot.trials, self._facts.metric))
-        best_trial = best[0].name if best else "none"
-        self._log_tags(run, {"state": snapshot.state, "best_trial": best_trial})
+        tags = {"state": snapshot.state, "best_trial": best[0].name if best else "none"}
+        self._log(run, study_readings(snapshot.trials, self._facts.metric), tags)
         self._client.log_text(run.run_id, leaderboard_csv(best), "leaderboard.csv")
         for trial in best:
             if snapshot.kept.path(trial.number).exists():
@@ -193,8 +195,7 @@ class View:
 
     def _show_verdict(self, verdict: Verdict, time: float) -> None:
         run = self._parent
-        self._log_readings(run, verdict_readings(verdict, time))
-        self._log_tags(run, verdict_tags(verdict))
+        self._log(run, verdict_readings(verdict, time), verdict_tags(verdict))
         self._client.log_text(run.run_id, verdict.model_dump_json(indent=2), "verdict.json")
 
     def _show_study(self, found: Run | None) -> _ShownRun:
@@ -207,8 +208,8 @@ class View:
             **facts.tags,
         }
         run = _shown(found) if found else self._make_run(facts.name, facts.started_at, tags)
-        self._log_tags(run, {name: tags[name] for name in tags.keys() - run.tags})
-        self._log_params(run, {n: v for n, v in facts.params.items() if v})
+        missing = {name: tags[name] for name in tags.keys() - run.tags}
+        self._log(run, tags=missing, params={n: v for n, v in facts.params.items() if v})
         self._client.log_inputs(run.run_id, datasets=[_dataset(facts)])
         self._client.log_text(run.run_id, facts.config_yaml, "config.yaml")
         key = f"mlflow.sharedViewState.{facts.name}"
@@ -222,21 +223,30 @@ class View:
             tags = {"kind": "trial", "trial": str(trial.number)}
             tags["mlflow.parentRunId"] = self._parent.run_id
             run = self._children[trial.number] = self._make_run(trial.name, started_at, tags)
+            run.state = TrialState.RUNNING  # as MLflow begins a run
         if run.is_whole and trial.state.counts:
             return
-        self._log_params(run, trial_params(trial))
+        has_ended = trial.state is not run.state and trial.state.counts
+        has_retried = len(trial.retries) > run.num_retries
         evaluations = trial.evaluations[run.num_evaluations :]
-        self._log_readings(run, itertools.chain(*map(evaluation_readings, evaluations)))
+        readings = itertools.chain(
+            *map(evaluation_readings, evaluations),
+            outcome_readings(trial, self._facts.metric) if has_ended else (),
+        )
+        tags = {
+            **(retry_tags(trial) if has_retried else {}),
+            **(outcome_tags(trial) if has_ended else {}),
+        }
+        self._log(run, readings, tags, trial_params(trial))
         run.num_evaluations = len(trial.evaluations)
-        if len(trial.retries) > run.num_retries:
-            self._show_retries(trial, run)
+        if has_retried:
+            self._client.log_text(run.run_id, retries_text(trial), "retries.txt")
+            run.num_retries = len(trial.retries)
         if trial.state is not run.state:
             self._show_state(trial, run)
 
     def _show_state(self, trial: TrialRecord, run: _ShownRun) -> None:
         if trial.state.counts:
-            self._log_readings(run, outcome_readings(trial, self._facts.metric))
-            self._log_tags(run, outcome_tags(trial))
             if trial.traceback:
                 self._client.log_text(run.run_id, trial.traceback, "traceback.txt")
             ended_at = last_time(trial) or self._facts.started_at
@@ -244,11 +254,6 @@ class View:
         else:
             self._client.update_run(run.run_id, _RUN_STATUS[trial.state])
         run.state = trial.state
-
-    def _show_retries(self, trial: TrialRecord, run: _ShownRun) -> None:
-        self._client.log_text(run.run_id, retries_text(trial), "retries.txt")
-        self._log_tags(run, retry_tags(trial))
-        run.num_retries = len(trial.retries)
 
     def _show_weights(self, trial: TrialRecord, path: Path) -> None:
         assert trial.config is not None
@@ -272,28 +277,29 @@ class View:
             run.run_id, RunStatus.from_string(status), milliseconds(ended_at), None
         )
 
-    def _log_readings(self, run: _ShownRun, readings: Iterable[Reading]) -> None:
+    def _log(
+        self,
+        run: _ShownRun,
+        readings: Iterable[Reading] = (),
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put things on a run, in as few calls as MLflow takes."""
         metrics = [
             Metric(reading.name, reading.value, milliseconds(reading.time), reading.step)
             for reading in readings
         ]
-        for first in range(0, len(metrics), METRICS_PER_CALL):
-            self._client.log_batch(run.run_id, metrics[first : first + METRICS_PER_CALL])
-
-    def _log_params(self, run: _ShownRun, params: Mapping[str, str]) -> None:
         # A parameter cannot be changed, and another version may write it another way.
-        missing = [
-            Param(name, value[:PARAM_CHARACTERS])
-            for name, value in params.items()
-            if name not in run.params
-        ]
-        for first in range(0, len(missing), PARAMS_PER_CALL):
-            self._client.log_batch(run.run_id, params=missing[first : first + PARAMS_PER_CALL])
-        run.params |= params.keys()
-
-    def _log_tags(self, run: _ShownRun, tags: Mapping[str, str]) -> None:
-        if tags:
-            self._client.log_batch(run.run_id, tags=[RunTag(*tag) for tag in _cut(tags).items()])
+        missing = {name: value for name, value in (params or {}).items() if name not in run.params}
+        calls = itertools.zip_longest(
+            _parts(metrics, METRICS_PER_CALL),
+            _parts([Param(n, v[:PARAM_CHARACTERS]) for n, v in missing.items()], PARAMS_PER_CALL),
+            _parts([RunTag(*tag) for tag in _cut(tags or {}).items()], TAGS_PER_CALL),
+            fillvalue=(),
+        )
+        for some in calls:
+            self._client.log_batch(run.run_id, *some)
+        run.params |= missing.keys()
 
     def _find_runs(self, known: Collection[str]) -> dict[str, Run]:
         """The runs of the study by trial number, and its parent run as `study`; each once.
@@ -538,6 +544,10 @@ def _has_ended(run: Run) -> bool:
 
 def _worth(run: Run, known: Collection[str]) -> tuple[bool, bool]:
     return run.info.run_id in known, _has_ended(run)
+
+
+def _parts(things: Sequence[Thing], size: int) -> Iterator[Sequence[Thing]]:
+    return (things[first : first + size] for first in range(0, len(things), size))
 
 
 def _shown(run: Run) -> _ShownRun:

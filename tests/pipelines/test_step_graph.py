@@ -28,12 +28,20 @@ CONFIG = TrainConfig(
 )
 
 
-def training(data: SearchData, device: str = "cpu", **more: Any) -> Training:
+MODEL = LSTMConfig(widths=(4, 4), dropout=0.3, linear_skip="none")
+
+
+def training(
+    data: SearchData,
+    device: str = "cpu",
+    model: LSTMConfig = MODEL,
+    config: TrainConfig = CONFIG,
+    **more: Any,
+) -> Training:
     scaling = Scaling.fit(data)
-    windows = build_windows(data, scaling, CONFIG.lookback, CONFIG.calendar, device)
-    model = LSTMConfig(widths=(4, 4), dropout=0.3, linear_skip="none")
-    forecaster = build_forecaster(model, CONFIG, data, device, seed=0)
-    return Training(forecaster, windows, scaling, CONFIG, seed=0, **more)
+    windows = build_windows(data, scaling, config.lookback, config.calendar, device)
+    forecaster = build_forecaster(model, config, data, device, seed=0)
+    return Training(forecaster, windows, scaling, config, seed=0, **more)
 
 
 class Capture:
@@ -96,11 +104,41 @@ def test_on_a_cpu_nothing_is_captured(make_data: MakeData) -> None:
     assert not isinstance(asked._take_step, StepGraph)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_cuda_graph_trains_as_plain_steps_do(make_data: MakeData) -> None:
-    data = make_data()
-    plain, replayed = training(data, "cuda"), training(data, "cuda", has_graph=True)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("num_parts", [1, 2])
+@pytest.mark.parametrize(
+    "model",
+    [
+        MODEL,
+        LSTMConfig(widths=(8, 8), bidirectional=True, normalisation="mean_std"),
+        LSTMConfig(widths=(4, 16), head="aligned", patch_length=4, dropout=0.1),
+        LSTMConfig(widths=(8,), normalisation="seasonal", linear_skip="none"),
+    ],
+)
+def test_a_cuda_graph_trains_as_plain_steps_do(
+    make_data: MakeData, model: LSTMConfig, num_parts: int, precision: str
+) -> None:
+    config = CONFIG.model_copy(update={"precision": precision})
+    data, more = make_data(), {"num_parts": num_parts}
+    plain = training(data, "cuda", model, config, **more)
+    replayed = training(data, "cuda", model, config, **more, has_graph=True)
     assert isinstance(replayed._take_step, StepGraph)
     for one, other in zip(plain, replayed, strict=True):
         assert other.train_loss == pytest.approx(one.train_loss, rel=1e-3)
         assert other.errors.mae == pytest.approx(one.errors.mae, rel=1e-3)
+
+
+@needs_cuda
+def test_a_training_goes_on_from_a_state_with_a_graph_of_its_own(make_data: MakeData) -> None:
+    data = make_data()
+    whole, first, second = (training(data, "cuda", has_graph=True) for _ in range(3))
+    expected = list(whole)
+    assert next(first).train_loss == pytest.approx(expected[0].train_loss, rel=1e-3)
+    second.restore(first.state())
+    assert [each.train_loss for each in second] == pytest.approx(
+        [each.train_loss for each in expected[1:]], rel=1e-3
+    )

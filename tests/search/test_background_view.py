@@ -152,6 +152,7 @@ def test_a_view_that_waits_for_the_first_evaluation_connects_with_it(
     view_store: str,
     played_trials: list[TrialRecord],
     make_facts: MakeFacts,
+    kept: KeptWeights,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     has_connected = threading.Event()
@@ -168,3 +169,5 @@ def test_a_view_that_waits_for_the_first_evaluation_connects_with_it(
     assert not has_connected.wait(1.0)
     view.on_evaluation(first)
     assert has_connected.wait(PATIENCE_SECONDS)
+    # Its thread must not outlive the test, whose end closes every connection.
+    assert view.close([first], "interrupted", kept, PATIENCE_SECONDS) == "1"

@@ -1,7 +1,7 @@
 """How many trials share a GPU: what fits, and what is worth its memory."""
 
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,20 +11,21 @@ from pipelines.splits import SearchData
 from search import gpu_share
 from search.config import Resources, SearchConfig, parse_config
 from search.crowd import Crowd, gpu_share_note
-from search.gpu_probe import Course, take_courses
+from search.gpu_probe import GpuProbe, Memory, evaluations_per_second, shortened
 from search.gpu_share import (
+    MOST_TRIALS,
     drawn_configs,
     fastest_number,
+    num_by_cores,
     peak_bytes,
     slots_for,
-    steps_per_second,
     that_fit,
     trials_per_gpu,
 )
 from search.limits import Limits
 from search.resolve import resolve
 from search.slots import Slots
-from search.space import TrialConfig
+from search.space import THREE_ANSWERS, TrialConfig, start_config
 from search.study import UnknownStudyError
 from search.trial_actor import TrialJob
 
@@ -32,8 +33,21 @@ GIB = 2**30
 MACHINE = {"CPU": 16.0, "GPU": 2.0}
 
 
-def course(*times: float, used: int = GIB, total: int = 80 * GIB) -> Course:
-    return Course(times, used, total)
+class FakeProbe:
+    """A GPU of 80 GiB on which twice as many processes get twice as much done."""
+
+    def __init__(self, used_bytes: int | None = GIB):
+        self.used_bytes = used_bytes
+        self.measured: list[TrialConfig] = []
+        self.rated: list[tuple[TrialConfig, int]] = []
+
+    def memory_of(self, config: TrialConfig) -> Memory | None:
+        self.measured.append(config)
+        return None if self.used_bytes is None else Memory(self.used_bytes, 80 * GIB)
+
+    def rate(self, config: TrialConfig, number: int) -> float:
+        self.rated.append((config, number))
+        return float(number)
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +63,25 @@ def config(data: SearchData) -> SearchConfig:
 # What fits, and what pays
 
 
-def test_steps_count_while_all_processes_train() -> None:
-    together = [course(0, 1, 2, 3, 4), course(2, 2.5, 3, 3.5, 4, 4.5, 5)]
-    assert steps_per_second(together) == (2 + 4) * 10 / 2
+def test_evaluations_count_while_all_processes_train() -> None:
+    together = [(0.0, 1.0, 2.0, 3.0, 4.0), (2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)]
+    assert evaluations_per_second(together) == (2 + 4) / 2
 
 
 def test_processes_that_never_train_at_a_time_have_no_rate() -> None:
-    assert steps_per_second([course(0, 1), course(2, 3)]) == 0
-    assert steps_per_second([]) == 0
+    assert evaluations_per_second([(0, 1), (2, 3)]) == 0
+    assert evaluations_per_second([]) == 0
 
 
 @pytest.mark.parametrize(
     ("used", "number"), [(10 * GIB, 7), (71 * GIB, 1), (79 * GIB, 1), (GIB, 72)]
 )
 def test_nine_tenths_of_the_memory_are_shared(used: int, number: int) -> None:
-    assert that_fit(course(0, 1, used=used)) == number
+    assert that_fit(Memory(used, 80 * GIB)) == number
 
 
 def test_without_a_gpu_nothing_is_shared() -> None:
-    assert that_fit(course(0, 1, used=0, total=0)) == 1
+    assert that_fit(Memory(0, 0)) == 1
 
 
 @pytest.mark.parametrize(
@@ -105,31 +119,44 @@ def test_the_drawn_configurations_are_admitted_and_hold_the_largest(
 def test_memory_is_measured_on_the_largest_and_speed_on_a_middling_one(
     config: SearchConfig, data: SearchData
 ) -> None:
-    asked: list[tuple[TrialConfig, int]] = []
-
-    def probe(tried: TrialConfig, number: int) -> list[Course]:
-        asked.append((tried, number))
-        return [course(0, 1, 2, used=15 * GIB) for _ in range(number)]
-
-    assert trials_per_gpu(config, data, [{"CPU": 64.0}, MACHINE], probe) == 4  # of 80 GiB
-    (largest, alone), *others = asked
-    assert (alone, [number for _, number in others]) == (1, [1, 2, 4])
-    assert len({tried.model_dump_json() for tried, _ in others}) == 1
-    assert peak_bytes(largest, data) > 2 * peak_bytes(others[0][0], data)
-
-
-def test_the_cores_of_the_machine_bound_the_number(config: SearchConfig, data: SearchData) -> None:
-    def probe(tried: TrialConfig, number: int) -> list[Course]:
-        return [course(0, 1, 2) for _ in range(number)]
-
-    assert trials_per_gpu(config, data, [MACHINE], probe) == 8
-    assert trials_per_gpu(config, data, [MACHINE, {"CPU": 2.0, "GPU": 1.0}], probe) == 2
+    probe = FakeProbe(used_bytes=15 * GIB)
+    assert trials_per_gpu(config, data, 8, probe) == 4  # of 80 GiB
+    assert [number for _, number in probe.rated] == [1, 2, 4]
+    (largest,), (middle,) = probe.measured, {tried.model_dump_json() for tried, _ in probe.rated}
+    assert peak_bytes(largest, data) > 2 * peak_bytes(TrialConfig.model_validate_json(middle), data)
 
 
 def test_where_the_largest_breaks_alone_nothing_is_shared(
     config: SearchConfig, data: SearchData
 ) -> None:
-    assert trials_per_gpu(config, data, [MACHINE], lambda *_: []) == 1
+    assert trials_per_gpu(config, data, 8, FakeProbe(used_bytes=None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("machines", "cpus_per_trial", "most"),
+    [
+        ([{"CPU": 64.0}, MACHINE], 1, 8),
+        ([MACHINE, {"CPU": 2.0, "GPU": 1.0}], 1, 2),
+        ([MACHINE], 0.5, 16),
+        ([MACHINE], 16, 1),
+        ([{"CPU": 256.0, "GPU": 1.0}], 1, MOST_TRIALS),
+    ],
+)
+def test_the_cores_of_the_machine_bound_the_number(
+    machines: list[dict[str, float]], cpus_per_trial: float, most: int
+) -> None:
+    assert num_by_cores(machines, cpus_per_trial) == most
+
+
+def test_what_is_probed_is_short_and_otherwise_what_is_trained(config: SearchConfig) -> None:
+    budget = config.training.model_copy(
+        update={"max_steps": 5000, "evaluate_every_steps": 500, "warmup_steps": 300}
+    )
+    tried = start_config(THREE_ANSWERS[0], config.space, budget, 6)
+    short = shortened(tried)
+    assert (short.training.max_steps, short.training.evaluate_every_steps) == (200, 50)
+    assert short.model == tried.model
+    assert shortened(short) == short
 
 
 # Slots
@@ -152,6 +179,7 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     for name, stand_in in {
         "machines": lambda: [MACHINE],
         "read_notes": notes,
+        "GpuProbe": lambda *_: nullcontext(),
         "trials_per_gpu": measure,
         "hardware_name": lambda _: "GPU A",
     }.items():
@@ -230,24 +258,32 @@ def test_half_as_many_share_a_gpu_after_one_had_too_little(
 # Processes
 
 
-@pytest.mark.slow
-def test_processes_take_their_course_at_the_same_time(
-    local_ray: None, config: SearchConfig, data: SearchData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def tried(config: SearchConfig, data: SearchData) -> TrialConfig:
+    return drawn_configs(config.space, config.training, Limits(data, 5_000, None))[0]
+
+
+@pytest.fixture
+def on_a_declared_gpu(data: SearchData, monkeypatch: pytest.MonkeyPatch) -> TrialJob:
+    """Trials on CPUs whose processes ask for a share of a GPU."""
     monkeypatch.setattr("search.gpu_probe.PROBE_SECONDS", 1.0)
-    job = TrialJob((data,), "mae", Slots(2, 0.5, 1.0, "cpu"), 0.0)
-    tried = drawn_configs(config.space, config.training, Limits(data, 5_000, None))[0]
-    courses = take_courses(job, tried, 2)
-    assert len(courses) == 2
-    assert steps_per_second(courses) > 0
-    assert {each.total_bytes for each in courses} == {0}
+    return TrialJob((data,), "mae", Slots(2, 0.5, 1.0, "cpu"), 0.0)
 
 
 @pytest.mark.slow
-def test_processes_that_break_have_no_course(
-    local_ray: None, config: SearchConfig, data: SearchData, tmp_path: Path
+def test_processes_run_trials_at_the_same_time(
+    local_ray: None, on_a_declared_gpu: TrialJob, tried: TrialConfig
 ) -> None:
-    job = TrialJob((data,), "mae", Slots(2, 0.5, 1.0, "cpu"), 0.0)
-    tried = drawn_configs(config.space, config.training, Limits(data, 5_000, None))[0]
+    with GpuProbe(on_a_declared_gpu, 2) as probe:
+        assert probe.memory_of(tried) == Memory(0, 0)
+        assert probe.rate(tried, 2) > 0
+
+
+@pytest.mark.slow
+def test_processes_that_break_get_nothing_done(
+    local_ray: None, on_a_declared_gpu: TrialJob, tried: TrialConfig
+) -> None:
     too_long = tried.training.model_copy(update={"lookback": 100_000})
-    assert take_courses(job, tried.model_copy(update={"training": too_long}), 2) == []
+    with GpuProbe(on_a_declared_gpu, 2) as probe:
+        assert probe.memory_of(tried.model_copy(update={"training": too_long})) is None
+        assert probe.rate(tried.model_copy(update={"training": too_long}), 2) == 0

@@ -27,7 +27,7 @@ def url(tmp_path: Path, record_at: RecordAt) -> str:
 
 
 def held_study(url: str) -> optuna.Study:
-    return optuna.load_study(study_name="study", storage=HeldStorage(RDBStorage(url), "study"))
+    return optuna.load_study(study_name="study", storage=HeldStorage(BulkStore(url), "study"))
 
 
 def stored(url: str) -> list[dict[str, object]]:
@@ -138,7 +138,7 @@ def test_a_write_that_the_store_refuses_is_not_held_either(
     def refuse(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(RDBStorage, "set_trial_user_attr", refuse)
+    monkeypatch.setattr(BulkStore, "set_trial_notes", refuse)
     with pytest.raises(OSError, match="disk full"):
         trial.set_user_attr("config", "lost")
     assert study.trials[0].user_attrs == {}
@@ -155,6 +155,7 @@ def test_a_trial_taken_whole_is_stored_as_optuna_itself_would(url: str) -> None:
         },
         user_attrs={"config": "é", "planned": {"seed": 1}},
         system_attrs={"tpe:relative_params:0": "{}"},
+        intermediate_values={50: 0.25, 100: float("nan"), 150: float("inf")},
     )
     taken = []
     for name, store in (("bulk", BulkStore(url)), ("plain", RDBStorage(url))):
@@ -163,5 +164,46 @@ def test_a_trial_taken_whole_is_stored_as_optuna_itself_would(url: str) -> None:
         store.create_new_trial(study._study_id, whole)
         trials = optuna.load_study(study_name=name, storage=url).get_trials()
         taken.append([plain(trial) for trial in trials])
-    assert taken[0] == taken[1]
-    assert taken[0][1] == plain(whole) | {"number": 1}
+    assert str(taken[0]) == str(taken[1])  # as text NaN is equal to itself
+    assert str(taken[0][1]) == str(plain(whole) | {"number": 1})
+
+
+def test_what_is_noted_at_once_is_stored_in_one_transaction(url: str) -> None:
+    study = held_study(url)
+    storage, trial = study._storage, study.ask()
+    assert isinstance(storage, HeldStorage)
+    trial.set_user_attr("ran_on", "host1")
+    commits: list[object] = []
+
+    def count(connection: object) -> None:
+        commits.append(connection)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", count)
+    try:
+        with storage.notes_at_once(0):
+            trial.set_user_attr("evaluation/50", "é")
+            trial.set_user_attr("ran_on", "host2")  # anew
+            trial.report(float("inf"), 50)
+            storage.set_trial_system_attr(0, "completed_rung_0", 0.5)
+            assert stored(url)[0]["user_attrs"] == {"ran_on": "host1"}
+            commits.clear()
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "commit", count)
+    assert len(commits) == 1
+    assert stored(url) == [plain(each) for each in study.get_trials()]
+    assert stored(url)[0]["user_attrs"] == {"ran_on": "host2", "evaluation/50": "é"}
+
+
+def test_of_a_block_that_is_broken_off_what_was_noted_is_stored(url: str) -> None:
+    study = held_study(url)
+    storage, trial = study._storage, study.ask()
+    assert isinstance(storage, HeldStorage)
+
+    def break_off() -> None:
+        trial.set_user_attr("evaluation/50", "here")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), storage.notes_at_once(0):
+        break_off()
+    trial.set_user_attr("outcome", "told")
+    assert stored(url)[0]["user_attrs"] == {"evaluation/50": "here", "outcome": "told"}
