@@ -58,7 +58,7 @@ def predicted_peak_bytes(
     weights = 4 * _COPIES_OF_WEIGHTS * num_weights
     if size == 2:
         weights += size * num_weights  # cast for the arithmetic
-    libraries = _CUBLAS_BYTES * (2 if has_graph else 1)
+    libraries: float = _CUBLAS_BYTES * (2 if has_graph else 1)
     if model.widths:
         libraries += _CUDNN_BYTES * model.num_directions
     peak = libraries + _table_bytes(shape, num_rows) + weights + drawn + max(trained, evaluated)
