@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.forecaster import Forecaster
-from pipelines.metrics import Errors, ErrorSums, error_sums, naive_scale
+from pipelines.metrics import Errors, ErrorSums, error_sums
 from pipelines.scaling import Scaling
 from pipelines.windows import Windows
 
@@ -63,5 +63,4 @@ def evaluate_forecast(
         for batch in torch.split(origins, batch_size):
             sums.append(error_sums(forecast(batch), windows.true_future(batch)))
     target_scale = torch.tensor(scaling.target_scale, dtype=torch.float64, device=origins.device)
-    mase_scale = naive_scale(windows.truth[: windows.num_train_rows], windows.shape.season)
-    return sum(sums[1:], sums[0]).errors(target_scale, mase_scale)
+    return sum(sums[1:], sums[0]).errors(target_scale, windows.mase_scale)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipelines.contenders import Contender
 from pipelines.evaluation import EVALUATION_BATCH_SIZE
-from pipelines.metrics import Errors, ErrorSums, naive_scale
+from pipelines.metrics import Errors, ErrorSums
 from pipelines.scaling import Scaling
 from pipelines.verdict import ErrorRow, TestScore
 from pipelines.windows import Windows, build_test_windows
@@ -91,7 +91,7 @@ def _measure_one(contender: Contender, test: TestData, scaling: Scaling) -> Meas
     windows, origins = build_test_windows(test, scaling, *cut, "cpu")
     units = _Units(
         torch.tensor(scaling.target_scale, dtype=torch.float64),
-        naive_scale(windows.truth[: windows.num_train_rows], windows.shape.season),
+        windows.mase_scale,
     )
     by_window: list[tuple[Tensor, Tensor, Tensor]] = []
     by_step = [torch.zeros(test.horizon, test.num_targets, dtype=torch.float64) for _ in range(3)]

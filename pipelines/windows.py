@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from models.config import WindowShape
+from pipelines.metrics import naive_scale
 from pipelines.scaling import Scaling
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Windows:
     """[N, T], original units as measured, float64; NaN where nothing was measured."""
     level: Tensor
     """[N, T], original units, float64; the truth with its gaps repaired."""
+    mase_scale: Tensor
+    """[T], the unit of MASE, of the training rows: `naive_scale`."""
     num_train_rows: int
     """The first row after the training part."""
     train_origins: Tensor
@@ -101,12 +104,14 @@ def build_windows(
     train = _origins(data.is_observed, lookback, train_end - horizon)
     validation = _origins(data.is_observed, train_end, data.num_rows - horizon)
     _check_parts(data, shape, len(train), len(validation))
+    truth = torch.tensor(data.truth, dtype=torch.float64, device=device)
     return Windows(
         shape=shape,
         values=torch.from_numpy(scaling.encode(data.values)).to(device),
         known=torch.tensor(data.known[:, : shape.num_known], dtype=torch.float32, device=device),
-        truth=torch.tensor(data.truth, dtype=torch.float64, device=device),
+        truth=truth,
         level=torch.tensor(data.values[:, : data.num_targets], dtype=torch.float64, device=device),
+        mase_scale=naive_scale(truth[:train_end], data.season),
         num_train_rows=train_end,
         train_origins=torch.from_numpy(train).to(device),
         validation_origins=torch.from_numpy(validation).to(device),

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from typing import Any
 from unittest.mock import patch
@@ -52,26 +52,33 @@ _MUST_BE_EQUAL = ("torch", "numpy", "pydantic", "safetensors")
 
 
 _connecting = threading.Lock()
+_refusals: list[ConfigError] = []
+"""Why a cluster could not be joined beside the imports, until that is said."""
 
 
 def connect_meanwhile(resources: Resources, is_verbose: bool) -> None:
-    """Start Ray beside the imports that a search needs, unless there is one to join.
+    """Start or join Ray beside the imports that a search needs.
 
     `connect` then waits for it, and so does the end of the process, which would be aborted in the
-    middle of it. What goes wrong is said by `connect`, which tries again.
+    middle of it. `connect` raises what a cluster has refused; after anything else that went wrong
+    it tries again.
     """
     is_settled = threading.Event()
 
     def start() -> None:
-        with suppress(Exception):
+        try:
             connect(resources, is_verbose)
+        except ConfigError as refusal:
+            _refusals.append(refusal)
+        except Exception:  # nosec B110
+            # `connect` meets it again
+            pass
         is_settled.set()
         # Linux ends Ray's processes with the thread that has started them.
         threading.Event().wait()
 
-    if _joined_address(resources) is None:
-        atexit.register(is_settled.wait, START_SECONDS)
-        threading.Thread(target=start, name="ray", daemon=True).start()
+    atexit.register(is_settled.wait, START_SECONDS)
+    threading.Thread(target=start, name="ray", daemon=True).start()
 
 
 def connect(resources: Resources, is_verbose: bool) -> None:
@@ -89,6 +96,8 @@ def connect(resources: Resources, is_verbose: bool) -> None:
     with _connecting:
         if ray.is_initialized():
             return
+        if _refusals:
+            raise _refusals.pop()
         level = logging.INFO if is_verbose else logging.ERROR
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(level)

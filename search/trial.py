@@ -11,7 +11,7 @@ import torch
 from models.forecaster import Forecaster
 from pipelines.scaling import Scaling
 from pipelines.splits import SearchData
-from pipelines.training import Evaluation, Training, build_forecaster
+from pipelines.training import Evaluation, Training, forecaster_for
 from pipelines.weights import weights_to_bytes
 from pipelines.windows import build_windows
 from search.config import Metric
@@ -118,11 +118,11 @@ def begin_training(
     has_graph: bool = False,
 ) -> Training:
     """Prepare to train a configuration, at step 0; arguments as for `run_trial` and `Training`."""
-    scaling = Scaling.fit(data)
-    windows = build_windows(
-        data, scaling, config.training.lookback, config.training.calendar, device
-    )
-    forecaster = build_forecaster(config.model, config.training, data, device, seed)
+    scaling, training = Scaling.fit(data), config.training
+    windows = build_windows(data, scaling, training.lookback, training.calendar, "cpu")
+    forecaster = forecaster_for(windows, config.model, seed).to(device)
+    if device != "cpu":
+        windows = build_windows(data, scaling, training.lookback, training.calendar, device)
     return Training(forecaster, windows, scaling, config.training, seed, num_parts, has_graph)
 
 
