@@ -1,4 +1,4 @@
-"""How busy a GPU is while a block lasts, by `nvidia-smi`."""
+"""How busy the first GPU is while a block lasts, by `nvidia-smi`."""
 
 import statistics
 import subprocess
@@ -13,7 +13,7 @@ class GpuBusy:
     """Reads, within a block, in what share of the time a kernel ran; several times a second."""
 
     def __enter__(self) -> Self:
-        query = ["--query-gpu=timestamp,utilization.gpu", "--format=csv,noheader,nounits"]
+        query = ["--id=0", "--query-gpu=timestamp,utilization.gpu", "--format=csv,noheader,nounits"]
         self._output = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             ["nvidia-smi", *query, "-lms", str(1000 // READINGS_A_SECOND)], stdout=self._output

@@ -57,9 +57,9 @@ def search(way: str, num_trials: int, more: list[str]) -> Searched:
         with GpuBusy() as busy:
             driver = Driver([*arguments, str(num_trials), *flags], Path(home) / "log", {})
             exit_code = driver.wait(seconds=3600)
+        driver.end_session()
         if exit_code != 0:
             raise SystemExit(driver.tail(40))
-        driver.end_session()
         _, trials = recorded(home)
         ran = [trial for trial in trials if trial.started_at and trial.ended_at]
         first, last = min(t.started_at or 0 for t in ran), max(t.ended_at or 0 for t in ran)
@@ -92,7 +92,7 @@ def main() -> None:
     )
     parser.add_argument("--trials", action="append", required=True, metavar="WAY=NUMBER")
     given, more = parser.parse_known_args()
-    names = ("way", "at a time", "trials", "without a value", "steps", "s", "trials an hour")
+    names = ("way", "at a time", "trials", "without evaluation", "steps", "s", "trials an hour")
     table, console = Table(*names, "GPU busy", "best"), Console(width=120)
     for each in given.trials:
         way, _, number = each.partition("=")

@@ -75,9 +75,11 @@ def under(service: str) -> Iterator[None]:
     """Let processes that start within use a service: `mps`, or none."""
     variables = mps_environment() if service == "mps" else {}
     os.environ.update(variables)
-    yield
-    for name in variables:
-        del os.environ[name]
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
 
 
 def main() -> None:

@@ -34,18 +34,17 @@ def predicted_peak_bytes(
     training: TrainConfig,
     shape: WindowShape,
     num_rows: int,
-    has_graph: bool = False,
 ) -> int:
     """Return the most bytes of tensors at a time: `torch.cuda.max_memory_allocated`.
 
-    What CUDA itself takes in each process comes on top.
+    What CUDA itself takes in each process comes on top, and with CUDA graphs cuBLAS's workspaces
+    once more.
 
     Args:
         model: what is trained.
         training: how; its precision is resolved.
         shape: of the windows.
         num_rows: rows of the table, N.
-        has_graph: whether steps are replayed as a CUDA graph, on a stream of their own.
 
     Raises:
         ValueError: the model cannot read such windows.
@@ -58,7 +57,7 @@ def predicted_peak_bytes(
     weights = 4 * _COPIES_OF_WEIGHTS * num_weights
     if size == 2:
         weights += size * num_weights  # cast for the arithmetic
-    libraries: float = _CUBLAS_BYTES * (2 if has_graph else 1)
+    libraries: float = _CUBLAS_BYTES
     if model.widths:
         libraries += _CUDNN_BYTES * model.num_directions
     peak = libraries + _table_bytes(shape, num_rows) + weights + drawn + max(trained, evaluated)

@@ -24,7 +24,9 @@ def capture(step: Step) -> Step:
     """Record the kernels of a step, without running them; return what runs them."""
     graph = torch.cuda.CUDAGraph()
     # Other threads of the process may speak to the device meanwhile.
-    with torch.cuda.graph(graph, stream=_own_stream(), capture_error_mode="thread_local"):
+    captured = torch.cuda.graph(graph, stream=_own_stream(), capture_error_mode="thread_local")
+    # The outer block puts the stream back where the end of a broken capture raises.
+    with torch.cuda.stream(torch.cuda.current_stream()), captured:
         loss = step()
 
     def replay() -> Tensor:

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 from unittest.mock import patch
@@ -39,7 +39,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 
 from search.config import ConfigError, Resources  # noqa: E402
 from search.mps import mps_environment  # noqa: E402
-from search.slots import Slots, has_nvidia_driver, num_fitting  # noqa: E402
+from search.slots import MOST_ON_ONE_GPU, Slots, has_nvidia_driver, num_fitting  # noqa: E402
 from search.source import FLOORS, PROJECT  # noqa: E402
 
 START_SECONDS = 60.0  # for Ray to start on this machine
@@ -52,27 +52,22 @@ _MUST_BE_EQUAL = ("torch", "numpy", "pydantic", "safetensors")
 
 
 _connecting = threading.Lock()
-_refusals: list[ConfigError] = []
-"""Why a cluster could not be joined beside the imports, until that is said."""
+_refusals: dict[str | None, ConfigError] = {}
+"""Why Ray could not be joined at an address, or started, beside the imports; until it is said."""
 
 
 def connect_meanwhile(resources: Resources, is_verbose: bool) -> None:
     """Start or join Ray beside the imports that a search needs.
 
     `connect` then waits for it, and so does the end of the process, which would be aborted in the
-    middle of it. `connect` raises what a cluster has refused; after anything else that went wrong
-    it tries again.
+    middle of it. `connect` raises what was refused; after anything else that went wrong it tries
+    again.
     """
     is_settled = threading.Event()
 
     def start() -> None:
-        try:
-            connect(resources, is_verbose)
-        except ConfigError as refusal:
-            _refusals.append(refusal)
-        except Exception:  # nosec B110
-            # `connect` meets it again
-            pass
+        with suppress(Exception):
+            connect(resources, is_verbose, is_meanwhile=True)
         is_settled.set()
         # Linux ends Ray's processes with the thread that has started them.
         threading.Event().wait()
@@ -81,12 +76,17 @@ def connect_meanwhile(resources: Resources, is_verbose: bool) -> None:
     threading.Thread(target=start, name="ray", daemon=True).start()
 
 
-def connect(resources: Resources, is_verbose: bool) -> None:
+def connect(resources: Resources, is_verbose: bool, is_meanwhile: bool = False) -> None:
     """Connect to the cluster at `resources.address`, or start Ray on this machine.
 
     A cluster is sent the code of this project, from which its workers run. An initialised Ray is
     used as it is. It is left running, for the next search of this process, and ends with the
     process. Signal handlers that Ray replaces are put back.
+
+    Args:
+        resources: where, and what for.
+        is_verbose: let Ray's own messages through.
+        is_meanwhile: keep what is refused for the next call.
 
     Raises:
         ConfigError: where no cluster answers at the address, or one of other versions.
@@ -96,21 +96,31 @@ def connect(resources: Resources, is_verbose: bool) -> None:
     with _connecting:
         if ray.is_initialized():
             return
-        if _refusals:
-            raise _refusals.pop()
+        address = _joined_address(resources)
+        if address in _refusals:
+            raise _refusals.pop(address)
         level = logging.INFO if is_verbose else logging.ERROR
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(level)
-        address = _joined_address(resources)
         says = {"log_to_driver": is_verbose, "logging_level": level}
-        with _refusals_explained(), signal_handlers_kept():
-            if address is None:
-                _start(resources, says)
-            else:
-                _join(address, says)
+        try:
+            with _refusals_explained(), signal_handlers_kept():
+                if address is None:
+                    _start(resources, says)
+                else:
+                    _join(address, resources, says)
+        except ConfigError as refusal:
+            if is_meanwhile:
+                _refusals[address] = refusal
+            raise
 
 
-def _join(address: str, says: Mapping[str, Any]) -> None:
+def _join(address: str, resources: Resources, says: Mapping[str, Any]) -> None:
+    if resources.mps:
+        raise ConfigError(
+            f"resources.mps starts a service on this machine alone: got a cluster at {address}; "
+            "start it on each node before Ray (docs/gpu.md), and drop resources.mps"
+        )
     _check_that_it_answers(address)
     environment = {
         "env_vars": WORKER_ENVIRONMENT,
@@ -138,7 +148,8 @@ def _uses_most_cores(resources: Resources) -> bool:
     if num_cores <= MOST_SPARE_WORKERS:
         return True
     if resources.device != "cpu" and has_nvidia_driver():
-        return resources.shares_gpus  # else as many trials as GPUs
+        # Else trials run as GPUs, or shares of them, allow: how many is not known yet.
+        return resources.gpus_per_trial == "auto" and num_cores <= MOST_ON_ONE_GPU
     count = int(num_cores / resources.cpus_per_trial)
     return num_cores <= 2 * min(count, resources.max_concurrent or count)
 

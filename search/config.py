@@ -162,11 +162,11 @@ class Resources(Settings):
     max_retries: int = Field(default=2, ge=0)
     """Times that a trial whose worker died, hung or raised is tried again before it has failed."""
 
-    @property
-    def shares_gpus(self) -> bool:
-        """Whether several trials may share a GPU."""
-        share = self.gpus_per_trial
-        return share == "auto" or (share is not None and 0 < share < 1)
+    @model_validator(mode="after")
+    def _mps_is_for_gpus(self) -> Self:
+        if self.mps and self.device == "cpu":
+            raise ValueError("mps is for GPUs: got mps=true and device=cpu; drop one of them")
+        return self
 
 
 class FinalSettings(Settings):

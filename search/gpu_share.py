@@ -14,20 +14,18 @@ from pipelines.splits import SearchData
 from pipelines.training import window_shape
 from pipelines.training_config import TrainingBudget
 from search.cluster import machines
-from search.config import SearchConfig
+from search.config import Resources, SearchConfig
 from search.facts import hardware_name
 from search.gpu_probe import GpuProbe, Memory
 from search.limits import Limits
 from search.places import record_url
-from search.slots import Slots, num_fitting, plan_slots
+from search.slots import MOST_ON_ONE_GPU, Slots, num_fitting, plan_slots
 from search.space import Choice, Dimension, Float, Space, TrialConfig, Value
 from search.study import GPU_SHARE, UnknownStudyError, read_notes
 from search.trial_actor import TrialJob
 
 WORTHWHILE_GAIN = 1.1
 """Twice as many trials must get this many times as much done."""
-MOST_TRIALS = 32
-"""On one GPU, however many cores there are: NVIDIA's Multi-Process Service takes 48 processes."""
 USABLE_MEMORY = 0.9
 """Of a GPU: torch's allocator keeps more than its tensors take."""
 NUM_DRAWN = 1000
@@ -64,7 +62,7 @@ def slots_for(config: SearchConfig, data: SearchData) -> Slots:
     number = _recorded_number(config)
     if number is None:
         job = TrialJob((data,), config.search.metric, whole, 0.0, resources.cuda_graph)
-        most = num_by_cores(machines(), resources.cpus_per_trial)
+        most = num_tried(machines(), resources)
         with GpuProbe(job, most) as probe:
             number = trials_per_gpu(config, data, most, probe)
     shared = resources.model_copy(update={"gpus_per_trial": 1 / number})
@@ -83,10 +81,12 @@ def _recorded_number(config: SearchConfig) -> int | None:
     return int(recorded["trials_per_gpu"])
 
 
-def num_by_cores(machines: Sequence[Mapping[str, float]], cpus_per_trial: float) -> int:
-    """How many trials at most can share a GPU, on whatever machine, by its cores; at least one."""
+def num_tried(machines: Sequence[Mapping[str, float]], resources: Resources) -> int:
+    """The most trials that may share a GPU, on whatever machine, by its cores; a power of two."""
     cores = min(each["CPU"] / each["GPU"] for each in machines if num_fitting(each, 0.01, 1))
-    return min(MOST_TRIALS, max(1, int(cores / cpus_per_trial)))
+    by_cores = max(1, int(cores / resources.cpus_per_trial))
+    most = min(MOST_ON_ONE_GPU, by_cores, resources.max_concurrent or by_cores)
+    return 1 << (most.bit_length() - 1)
 
 
 def trials_per_gpu(config: SearchConfig, data: SearchData, most: int, probe: Probe) -> int:
@@ -128,7 +128,7 @@ def fastest_number(rate: Callable[[int], float], most: int) -> int:
     number, reached = 1, rate(1) if most > 1 else 0.0
     while 2 * number <= most:
         doubled = rate(2 * number)
-        if doubled < WORTHWHILE_GAIN * reached:
+        if not doubled or doubled < WORTHWHILE_GAIN * reached:
             break
         number, reached = 2 * number, doubled
     return number

@@ -65,13 +65,17 @@ class HeldStorage(InMemoryStorage):
     @contextmanager
     def notes_at_once(self, trial_id: int) -> Iterator[None]:
         """Write what is noted and reported of a trial in this block at its end, all or nothing."""
-        notes = TrialNotes()
+        notes, before = TrialNotes(), _as_it_is(self._get_trial(trial_id))
         self._notes = trial_id, notes
         try:
             yield
         finally:
             self._notes = None
-            self._store.set_trial_notes(self._stored_ids[trial_id], notes)
+            try:
+                self._store.set_trial_notes(self._stored_ids[trial_id], notes)
+            except BaseException:
+                self._set_trial(trial_id, before)
+                raise
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Begin a trial; its id is its number."""
@@ -153,6 +157,7 @@ class HeldStorage(InMemoryStorage):
 
     def _write(self, number: int, notes: TrialNotes) -> None:
         """Write notes of a trial, at once or at the end of a block."""
+        self.check_trial_is_updatable(number, self.get_trial(number).state)
         if self._notes is not None and self._notes[0] == number:
             self._notes[1].add(notes)
         elif self._is_stored(number):
@@ -164,3 +169,11 @@ class HeldStorage(InMemoryStorage):
     def _store_new(self, trial: FrozenTrial) -> None:
         assert trial.number == len(self._stored_ids)
         self._stored_ids.append(self._store.create_new_trial(self._stored_study_id, trial))
+
+
+def _as_it_is(trial: FrozenTrial) -> FrozenTrial:
+    """A copy that stays so: Optuna's `Trial` writes into the one that it holds."""
+    copied = copy.copy(trial)
+    for name in ("user_attrs", "system_attrs", "intermediate_values"):
+        setattr(copied, name, dict(getattr(trial, name)))
+    return copied

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 from search.config import ConfigError
@@ -23,6 +24,7 @@ _keepers: list[subprocess.Popen[bytes]] = []
 """Held, for the service would end with them."""
 
 
+@cache
 def mps_environment() -> dict[str, str]:
     """Start the service for this process and its children; return what lets children use it.
 
@@ -41,10 +43,13 @@ def mps_environment() -> dict[str, str]:
         )
     folder = tempfile.mkdtemp(prefix="lstm-search-mps-")
     variables = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+    # With some devices alone the service would number them anew, where Ray's workers are told the
+    # old numbers.
+    every_device = {n: v for n, v in os.environ.items() if n != "CUDA_VISIBLE_DEVICES"}
     # In a session of its own: Ctrl+C in the terminal is not for it.
     keeper = subprocess.Popen(
         ["/bin/sh", "-c", _KEEP],
-        env=os.environ | variables,
+        env=every_device | variables,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -62,7 +67,7 @@ def _wait_for_control(keeper: subprocess.Popen[bytes], folder: Path) -> None:
     while not (folder / "control").exists():
         if keeper.poll() is not None or time.monotonic() > until:
             raise ConfigError(
-                "resources.mps needs NVIDIA's Multi-Process Service to start: it did not within "
-                f"{PATIENCE_SECONDS:g} s; try `{CONTROL} -d`, or drop resources.mps"
+                f"resources.mps needs NVIDIA's Multi-Process Service to start: `{CONTROL} -d` "
+                "did not; try it by hand, or drop resources.mps"
             )
         time.sleep(0.05)

@@ -13,7 +13,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState
 
-from search.bulk_store import BulkStore
+from search.bulk_store import BulkStore, TrialNotes
 from search.database import HeldStudy, LostStudyError, StillHeldError
 
 PATIENCE_SECONDS = 600.0
@@ -121,7 +121,7 @@ class PatientStorage(BulkStore):
         finally:
             signal.signal(signal.SIGINT, before)
 
-    # What must not be done twice
+    # What must not be done twice, or by two
 
     def _create_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None = None
@@ -144,6 +144,16 @@ class PatientStorage(BulkStore):
             made: TrialModel = of_study.order_by(TrialModel.trial_id.desc()).first()
             return made
         return super()._get_prepared_new_trial(study_id, template_trial, session)
+
+    def set_trial_notes(self, trial_id: int, notes: TrialNotes) -> None:
+        """Set what is noted of a trial, as long as the study is this search's."""
+        write = super().set_trial_notes
+
+        def call(_: bool) -> None:
+            self._hold()
+            write(trial_id, notes)
+
+        self._patiently(call)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -186,7 +196,6 @@ for _name in (
     "get_study_system_attrs",
     "_set_trial_param",
     "set_trial_intermediate_value",
-    "set_trial_notes",
     "set_trial_user_attr",
     "set_trial_system_attr",
     "get_trial_id_from_study_id_trial_number",

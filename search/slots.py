@@ -7,6 +7,9 @@ from pathlib import Path
 
 from search.config import ConfigError, Resources
 
+MOST_ON_ONE_GPU = 32
+"""Trials, however many cores there are: NVIDIA's Multi-Process Service takes 48 processes."""
+
 
 @dataclass(frozen=True)
 class Slots:

@@ -101,6 +101,9 @@ def run_trial(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation on a device or the host has failed."""
+    # While a CUDA graph is captured it shows as the end of the capture, which fails after it.
+    if error.__context__ is not None and is_out_of_memory(error.__context__):
+        return True
     said = str(error)
     # The CPU's allocator, cuBLAS and cuDNN raise a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
@@ -120,6 +123,7 @@ def begin_training(
     """Prepare to train a configuration, at step 0; arguments as for `run_trial` and `Training`."""
     scaling, training = Scaling.fit(data), config.training
     windows = build_windows(data, scaling, training.lookback, training.calendar, "cpu")
+    # The first weights come from the CPU, so that they are the same on every device.
     forecaster = forecaster_for(windows, config.model, seed).to(device)
     if device != "cpu":
         windows = build_windows(data, scaling, training.lookback, training.calendar, device)

@@ -19,7 +19,6 @@ TRAINING = TrainConfig(
 )
 
 
-MODEL = LSTMConfig(widths=(64,))
 LIBRARIES = int((64 + 8.1) * 2**20)
 
 
@@ -66,13 +65,8 @@ def test_a_wide_layer_needs_less_beside_what_it_keeps_than_a_narrow_one() -> Non
     assert peak(widths=(200,)) < peak(widths=(190,))
 
 
-def test_a_graph_has_a_stream_and_its_workspaces_of_its_own() -> None:
-    more = predicted_peak_bytes(MODEL, TRAINING, SHAPE, 1000, has_graph=True)
-    assert more - peak() == 64 * 2**20
-
-
-# Measured on an H200 (torch 2.11, cuDNN 9.19, bf16), other trainings than the formula was fitted
-# to: MiB that torch had allocated at most.
+# Some of the 24 trainings on an H200 (torch 2.11, cuDNN 9.19, bf16) that the formula was not fitted
+# to: MiB that torch had allocated at most. Of the others two are predicted 19 % too low.
 @pytest.mark.parametrize(
     ("widths", "more", "lookback", "batch_size", "allocated"),
     [

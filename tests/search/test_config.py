@@ -297,6 +297,10 @@ def test_an_unknown_key_names_the_nearest_known_one(tree: Any, message: str) -> 
         ({"search": {"time_budget": "9" * 400 + "d"}}, "at most 3650d"),
         ({"resources": {"max_step_seconds": 1e300}}, "resources.max_step_seconds: Input should be"),
         ({"resources": {"cpus_per_trial": 1e-300}}, "resources.cpus_per_trial: Input should be"),
+        (
+            {"resources": {"mps": True, "device": "cpu"}},
+            "mps is for GPUs: got mps=true and device=cpu",
+        ),
         ({"resources": {"gpus_per_trial": 1.5}}, "must be a share of one GPU or a whole number"),
         ({"data": {"path": "\ud800"}}, "text is of whole characters"),
     ],

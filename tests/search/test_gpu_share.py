@@ -13,10 +13,9 @@ from search.config import Resources, SearchConfig, parse_config
 from search.crowd import Crowd, gpu_share_note
 from search.gpu_probe import GpuProbe, Memory, evaluations_per_second, shortened
 from search.gpu_share import (
-    MOST_TRIALS,
     drawn_configs,
     fastest_number,
-    num_by_cores,
+    num_tried,
     peak_bytes,
     slots_for,
     that_fit,
@@ -24,7 +23,7 @@ from search.gpu_share import (
 )
 from search.limits import Limits
 from search.resolve import resolve
-from search.slots import Slots
+from search.slots import MOST_ON_ONE_GPU, Slots
 from search.space import THREE_ANSWERS, TrialConfig, start_config
 from search.study import UnknownStudyError
 from search.trial_actor import TrialJob
@@ -63,9 +62,11 @@ def config(data: SearchData) -> SearchConfig:
 # What fits, and what pays
 
 
-def test_evaluations_count_while_all_processes_train() -> None:
+def test_the_rates_of_processes_that_train_at_a_time_add_up() -> None:
     together = [(0.0, 1.0, 2.0, 3.0, 4.0), (2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)]
-    assert evaluations_per_second(together) == (2 + 4) / 2
+    assert evaluations_per_second(together) == 1 + 2
+    # As many as there are processes, however few evaluations each has had.
+    assert evaluations_per_second([(0.0, 2.0)] * 8) == 8 / 2
 
 
 def test_processes_that_never_train_at_a_time_have_no_rate() -> None:
@@ -92,6 +93,7 @@ def test_without_a_gpu_nothing_is_shared() -> None:
         ({1: 100, 2: 190, 4: 200, 8: 600}, 8, 2),
         ({1: 100, 2: 109}, 8, 1),
         ({1: 100, 2: 0}, 8, 1),  # they broke
+        ({1: 0, 2: 0, 4: 0, 8: 0}, 8, 1),
         ({}, 1, 1),
     ],
 )
@@ -133,19 +135,20 @@ def test_where_the_largest_breaks_alone_nothing_is_shared(
 
 
 @pytest.mark.parametrize(
-    ("machines", "cpus_per_trial", "most"),
+    ("machines", "resources", "most"),
     [
-        ([{"CPU": 64.0}, MACHINE], 1, 8),
-        ([MACHINE, {"CPU": 2.0, "GPU": 1.0}], 1, 2),
-        ([MACHINE], 0.5, 16),
-        ([MACHINE], 16, 1),
-        ([{"CPU": 256.0, "GPU": 1.0}], 1, MOST_TRIALS),
+        ([{"CPU": 64.0}, MACHINE], {}, 8),
+        ([MACHINE, {"CPU": 3.0, "GPU": 1.0}], {}, 2),  # not three, which is not tried
+        ([MACHINE], {"cpus_per_trial": 0.5}, 16),
+        ([MACHINE], {"cpus_per_trial": 16}, 1),
+        ([MACHINE], {"max_concurrent": 5}, 4),
+        ([{"CPU": 256.0, "GPU": 1.0}], {}, MOST_ON_ONE_GPU),
     ],
 )
 def test_the_cores_of_the_machine_bound_the_number(
-    machines: list[dict[str, float]], cpus_per_trial: float, most: int
+    machines: list[dict[str, float]], resources: dict[str, Any], most: int
 ) -> None:
-    assert num_by_cores(machines, cpus_per_trial) == most
+    assert num_tried(machines, Resources(**resources)) == most
 
 
 def test_what_is_probed_is_short_and_otherwise_what_is_trained(config: SearchConfig) -> None:
@@ -155,6 +158,8 @@ def test_what_is_probed_is_short_and_otherwise_what_is_trained(config: SearchCon
     tried = start_config(THREE_ANSWERS[0], config.space, budget, 6)
     short = shortened(tried)
     assert (short.training.max_steps, short.training.evaluate_every_steps) == (200, 50)
+    steps = {"max_steps": 200, "evaluate_every_steps": 50, "warmup_steps": 0}
+    assert short.training == tried.training.model_copy(update=steps)
     assert short.model == tried.model
     assert shortened(short) == short
 

@@ -6,6 +6,7 @@ import optuna
 import pytest
 import sqlalchemy
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -142,6 +143,40 @@ def test_a_write_that_the_store_refuses_is_not_held_either(
     with pytest.raises(OSError, match="disk full"):
         trial.set_user_attr("config", "lost")
     assert study.trials[0].user_attrs == {}
+
+
+def test_notes_that_the_store_refuses_at_the_end_of_a_block_are_not_held_either(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = held_study(url)
+    storage, trial = study._storage, study.ask()
+    assert isinstance(storage, HeldStorage)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(BulkStore, "set_trial_notes", refuse)
+
+    def note() -> None:
+        with storage.notes_at_once(0):
+            trial.set_user_attr("evaluation/50", "lost")
+            trial.report(0.5, 50)
+
+    with pytest.raises(OSError, match="disk full"):
+        note()
+    assert [plain(each) for each in study.get_trials()] == stored(url)
+    assert study.trials[0].user_attrs == study.trials[0].intermediate_values == {}
+
+
+def test_a_trial_that_has_ended_takes_no_note_and_keeps_what_is_stored(url: str) -> None:
+    study = held_study(url)
+    trial = study.ask()
+    trial.set_user_attr("outcome", "told")
+    study.tell(trial, 0.5)
+    before = stored(url)
+    with pytest.raises(UpdateFinishedTrialError):
+        study._storage.set_trial_user_attr(0, "outcome", "anew")
+    assert stored(url) == before
 
 
 def test_a_trial_taken_whole_is_stored_as_optuna_itself_would(url: str) -> None:

@@ -13,7 +13,7 @@ from search import mps
 from search.config import ConfigError
 
 PLAYED = """#!/bin/sh
-if [ "$1" = -d ]; then touch "$CUDA_MPS_PIPE_DIRECTORY/control"; echo started >>"$MPS_LOG"
+if [ "$1" = -d ]; then echo started >>"$MPS_LOG"; touch "$CUDA_MPS_PIPE_DIRECTORY/control"
 else read -r word; echo "$word" >>"$MPS_LOG"; fi
 """
 STARTS = """
@@ -35,6 +35,11 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MPS_LOG", str(tmp_path / "log"))
     monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
     return tmp_path / "log"
+
+
+@pytest.fixture(autouse=True)
+def _none_has_been_started() -> None:
+    mps.mps_environment.cache_clear()
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGKILL])

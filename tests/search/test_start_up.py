@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from search import cluster
-from search.config import Resources
+from search.config import ConfigError, Resources
 
 
 def run(program: str, *arguments: str) -> Any:
@@ -147,6 +147,37 @@ def test_ray_that_was_started_meanwhile_outlives_the_thread_that_started_it() ->
     assert answer == 7
 
 
+def test_what_a_cluster_refuses_beside_the_imports_is_said_once_and_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def refuse(address: str, *_: Any) -> None:
+        asked.append(address)
+        raise ConfigError(f"nobody answers at {address}")
+
+    monkeypatch.setattr(cluster, "_join", refuse)
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    here, there = Resources(address="host1:6379"), Resources(address="host2:6379")
+    with pytest.raises(ConfigError):
+        cluster.connect(here, is_verbose=False, is_meanwhile=True)
+    with pytest.raises(ConfigError, match="host2"):  # another cluster is asked itself
+        cluster.connect(there, is_verbose=False)
+    assert asked == ["host1:6379", "host2:6379"]
+    with pytest.raises(ConfigError, match="host1"):
+        cluster.connect(here, is_verbose=False)
+    assert len(asked) == 2
+    with pytest.raises(ConfigError, match="host1"):
+        cluster.connect(here, is_verbose=False)
+    assert len(asked) == 3
+
+
+def test_the_service_for_gpus_of_this_machine_is_refused_with_a_cluster() -> None:
+    resources = Resources(address="host1:6379", mps=True)
+    with pytest.raises(ConfigError, match="on this machine alone: got a cluster at host1:6379"):
+        cluster.connect(resources, is_verbose=False)
+
+
 def test_a_process_that_ends_early_waits_for_the_ray_that_it_is_starting() -> None:
     # In the middle of it gRPC would abort the process.
     seen = run(
@@ -155,7 +186,7 @@ def test_a_process_that_ends_early_waits_for_the_ray_that_it_is_starting() -> No
         from search import cluster
         from search.config import Resources
 
-        def connect(resources, is_verbose):
+        def connect(resources, is_verbose, is_meanwhile):
             time.sleep(0.5)
             print(json.dumps("connected"), flush=True)
 

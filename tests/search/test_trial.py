@@ -192,6 +192,14 @@ def test_a_lack_of_memory_is_told_from_other_errors(error: Exception, expected: 
     assert is_out_of_memory(error) is expected
 
 
+def test_a_lack_of_memory_shows_behind_the_end_of_a_capture_that_it_broke() -> None:
+    broken = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    broken.__context__ = torch.OutOfMemoryError("CUDA out of memory")
+    assert is_out_of_memory(broken)
+    broken.__context__ = ValueError("something else")
+    assert not is_out_of_memory(broken)
+
+
 def needs_memory(monkeypatch: pytest.MonkeyPatch, more_than: int, after: int = 0) -> None:
     """Make training on more windows at once ask the allocator for the impossible."""
     take_inputs, num_calls = Windows.inputs, count()
