@@ -21,9 +21,10 @@ from models.config import num_layer_parameters
 States = tuple[Tensor, ...]
 """One tensor a layer, layer i's of shape [D, B, U_i]."""
 
-WIDE_CHANNELS = 16
-"""Fewer take oneDNN a slower way in bf16: a training step of 64 cells took 9.1 ms with one channel
-and 6.9 with sixteen, one of 128 cells 23.7 and 14.1 (torch 2.13, a CPU with AMX)."""
+BLOCK = 16
+"""Other sizes than its multiples are multiplied by slower ways in bf16 on a CPU (oneDNN in torch 2.13,
+with AMX): a training step took 20 ms with 81 cells and one channel, filled up with zeros 11; 32 ms with
+177 cells and four channels, filled up 13."""
 
 
 class StackedLSTM(nn.Module):
@@ -96,9 +97,9 @@ class StackedLSTM(nn.Module):
                 x = self.dropout(x)
             assert isinstance(run, nn.LSTM)
             part = _stacked_part(state, first, first + length)
-            is_narrow = run.input_size < WIDE_CHANNELS and x.device.type == "cpu"
-            is_slow = is_narrow and torch.is_autocast_enabled("cpu")
-            x, (h, c) = run_widened(run, x, part) if is_slow else run(x, part)
+            is_in_bf16 = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+            is_odd = run.input_size % BLOCK or run.hidden_size % BLOCK
+            x, (h, c) = run_filled_up(run, x, part) if is_in_bf16 and is_odd else run(x, part)
             h_n.extend(h.split(self.num_directions))
             c_n.extend(c.split(self.num_directions))
         return x, (tuple(h_n), tuple(c_n))
@@ -112,29 +113,29 @@ class StackedLSTM(nn.Module):
             )
 
 
-def run_widened(
+def run_filled_up(
     lstm: nn.LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Run an `nn.LSTM` on its channels and further ones of zeros: the same result, sooner.
+    """Run an `nn.LSTM` with channels and units of zeros beside its own: the same result, sooner.
+
+    A unit whose weights and biases are zero stays at zero: its candidate is tanh(0).
 
     Args:
-        lstm: Of fewer channels than `WIDE_CHANNELS`, batch first, without dropout.
+        lstm: Batch first, with biases, without dropout.
         x: [B, L, F].
         state: Initial h and c, [num_layers*D, B, U] each; None for zeros.
+
+    Returns:
+        As the LSTM does: the output [B, L, D*U], and the states after the last step.
     """
-    missing = WIDE_CHANNELS - lstm.input_size
+    num_directions = 2 if lstm.bidirectional else 1
     if state is None:
-        num_parts = lstm.num_layers * (2 if lstm.bidirectional else 1)
-        zeros = x.new_zeros(num_parts, len(x), lstm.hidden_size)
+        zeros = x.new_zeros(lstm.num_layers * num_directions, len(x), lstm.hidden_size)
         state = zeros, zeros
-    weights = [
-        pad(weight, (0, missing)) if name.startswith("weight_ih_l0") else weight
-        for name, weight in lstm.named_parameters()
-    ]
-    output, h_n, c_n = torch.lstm(
-        pad(x, (0, missing)),
-        state,
-        weights,
+    output, *states = torch.lstm(
+        _filled_up(x),
+        [_filled_up(part) for part in state],
+        [_filled_up_weight(lstm, name, weight) for name, weight in lstm.named_parameters()],
         has_biases=True,
         num_layers=lstm.num_layers,
         dropout=0.0,
@@ -142,7 +143,26 @@ def run_widened(
         bidirectional=lstm.bidirectional,
         batch_first=True,
     )
-    return output, (h_n, c_n)
+    by_direction = output.reshape(*output.shape[:2], num_directions, -1)
+    h_n, c_n = (part[..., : lstm.hidden_size] for part in states)
+    return by_direction[..., : lstm.hidden_size].flatten(start_dim=2), (h_n, c_n)
+
+
+def _filled_up_weight(lstm: nn.LSTM, name: str, weight: Tensor) -> Tensor:
+    """Fill up each of the four gates, and the inputs from each direction of the layer below."""
+    gates = weight.reshape(4, lstm.hidden_size, *weight.shape[1:])
+    if name.startswith("bias"):
+        return _filled_up(gates).flatten()
+    is_above_another = name.startswith("weight_ih") and not name.startswith("weight_ih_l0")
+    num_parts = 2 if is_above_another and lstm.bidirectional else 1
+    parts = gates.reshape(4, lstm.hidden_size, num_parts, -1)
+    columns = _filled_up(parts).flatten(start_dim=2)  # [4, U, inputs]
+    return _filled_up(columns.transpose(1, 2)).transpose(1, 2).flatten(end_dim=1)
+
+
+def _filled_up(tensor: Tensor) -> Tensor:
+    """Append zeros along the last dimension."""
+    return pad(tensor, (0, -tensor.shape[-1] % BLOCK))
 
 
 def stack_states(states: Sequence[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from models.lstm import WIDE_CHANNELS, StackedLSTM, main, run_widened, stack_states
+from models.lstm import BLOCK, StackedLSTM, main, run_filled_up, stack_states
 
 States = tuple[Sequence[Tensor], Sequence[Tensor]]
 DirectionWeights = list[Tensor]  # weights of inputs and units, biases of inputs and units
@@ -223,7 +223,7 @@ def test_a_series_read_in_two_parts_with_the_state_handed_on_is_read_as_one() ->
 @both_directions
 @with_and_without_state
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_channels_of_zeros_beside_its_own_change_nothing(
+def test_channels_and_units_of_zeros_change_nothing(
     num_layers: int, has_state: bool, bidirectional: bool
 ) -> None:
     torch.manual_seed(0)
@@ -232,29 +232,40 @@ def test_channels_of_zeros_beside_its_own_change_nothing(
     parts = num_layers * (2 if bidirectional else 1)
     state = (torch.randn(parts, 4, 5), torch.randn(parts, 4, 5)) if has_state else None
     results = []
-    for run in (lstm, lambda *given: run_widened(lstm, *given)):
+    for run in (lstm, lambda *given: run_filled_up(lstm, *given)):
         output, (h_n, c_n) = run(x, state)
         loss = output.square().sum() + h_n.sum() + c_n.square().sum()
         results.append((output, h_n, c_n, *torch.autograd.grad(loss, [x, *lstm.parameters()])))
     assert_close(results[1], results[0])
 
 
-def test_few_channels_are_widened_in_bf16_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    widened = []
+@pytest.mark.parametrize(
+    ("channels", "widths", "filled_up"),
+    [
+        (3, (BLOCK,), [3]),
+        (BLOCK, (BLOCK, 7), [BLOCK]),
+        (1, (81, 81), [1]),
+        (1, (5, 81), [1, 5]),
+    ],
+)
+def test_sizes_are_filled_up_in_bf16_on_a_cpu_alone(
+    channels: int, widths: tuple[int, ...], filled_up: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
 
     def note(lstm: nn.LSTM, x: Tensor, state: object) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        widened.append(lstm.input_size)
-        with torch.autocast("cpu", enabled=False):  # which a CPU may not compute in
-            result: tuple[Tensor, tuple[Tensor, Tensor]] = lstm(x, state)
+        seen.append(lstm.input_size)
+        result: tuple[Tensor, tuple[Tensor, Tensor]] = lstm(x, state)
         return result
 
-    monkeypatch.setattr("models.lstm.run_widened", note)
-    stack, x = StackedLSTM(3, [WIDE_CHANNELS - 1, 6]), torch.randn(2, 4, 3)
+    monkeypatch.setattr("models.lstm.run_filled_up", note)
+    stack, x = StackedLSTM(channels, widths), torch.randn(2, 4, channels)
     stack(x)
-    assert widened == []
-    with torch.autocast("cpu", torch.bfloat16):
-        stack(x)
-    assert widened == [3, WIDE_CHANNELS - 1]
+    assert seen == []
+    # Said to be so, for not every CPU computes in bf16.
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cpu")
+    stack(x)
+    assert seen == filled_up
 
 
 def test_states_of_unequal_widths_cannot_be_stacked() -> None:
