@@ -22,9 +22,9 @@ States = tuple[Tensor, ...]
 """One tensor a layer, layer i's of shape [D, B, U_i]."""
 
 BLOCK = 16
-"""Other sizes than its multiples are multiplied by slower ways in bf16 on a CPU (oneDNN in torch 2.13,
-with AMX): a training step took 20 ms with 81 cells and one channel, filled up with zeros 11; 32 ms with
-177 cells and four channels, filled up 13."""
+"""Other sizes than its multiples are slower in bf16 on a CPU (oneDNN in torch 2.13, with AMX): a
+training step took 20 ms with 81 cells and one channel, filled up with zeros 11; 32 ms with 177
+cells and four channels, filled up 13."""
 
 
 class StackedLSTM(nn.Module):
