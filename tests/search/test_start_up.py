@@ -172,7 +172,10 @@ def test_what_a_cluster_refuses_beside_the_imports_is_said_once_and_at_once(
     assert len(asked) == 3
 
 
-def test_the_service_for_gpus_of_this_machine_is_refused_with_a_cluster() -> None:
+def test_the_service_for_gpus_of_this_machine_is_refused_with_a_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
     resources = Resources(address="host1:6379", mps=True)
     with pytest.raises(ConfigError, match="on this machine alone: got a cluster at host1:6379"):
         cluster.connect(resources, is_verbose=False)
