@@ -23,7 +23,7 @@ from pipelines.series import load
 from pipelines.splits import split
 from search.config import parse_config
 from search.gpu_probe import Course, Memory, Prober, evaluations_per_second
-from search.gpu_share import drawn_configs
+from search.gpu_share import drawn_configs, middling
 from search.limits import Limits
 from search.mps import mps_environment
 from search.resolve import resolve
@@ -41,8 +41,8 @@ def middling_job(has_graph: bool) -> tuple[TrialJob, TrialConfig]:
     config, _ = resolve(config, data)
     limits = Limits(data, config.search.max_parameters, None)
     drawn = drawn_configs(config.space, config.training, limits)
-    middle = sorted(drawn, key=limits.training_teraflops)[len(drawn) // 2]
-    return TrialJob((data,), "mae", Slots(1, 1, 1.0, "cuda"), 0.0, has_graph), middle
+    job = TrialJob((data,), "mae", Slots(1, 1, 1.0, "cuda"), 0.0, has_graph)
+    return job, middling(drawn, limits)
 
 
 def work(has_graph: bool, are_ready: Any, answers: Any) -> None:

@@ -20,7 +20,6 @@ from models.config import LSTMConfig, Settings, WindowShape
 from models.forecaster import Forecaster
 from pipelines.covariates import calendar_features, future_timestamps
 from pipelines.data_config import Missing, Outliers
-from pipelines.metrics import naive_scale
 from pipelines.printable import printable
 from pipelines.recent_rows import recent_rows
 from pipelines.scaling import Scaling
@@ -203,7 +202,6 @@ class Predictor:
             known=torch.from_numpy(known),
             truth=level,
             level=level,
-            mase_scale=naive_scale(level[: data.num_train_rows], shape.season),
             num_train_rows=data.num_train_rows,
             train_origins=none,
             validation_origins=none,

@@ -346,6 +346,7 @@ class Training:
             for step, origins in enumerate(batches, start=first):
                 total += self._take_step(origins, learning_rate_at(step, self.config))
         # The one synchronisation with the device: asking after each step would stall it.
+        _wait_for(self.device)
         loss = total.item() / (end - first)
         if not math.isfinite(loss):
             raise TrainingDiverged(end)
@@ -436,6 +437,17 @@ def _has_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def _wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given, and leave the core to others meanwhile.
+
+    Reading a result keeps a core busy as long, which trials that share a GPU need for their driver.
+    """
+    if device.type == "cuda":
+        has_arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        has_arrived.record()
+        has_arrived.synchronize()
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

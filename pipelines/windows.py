@@ -7,6 +7,7 @@ on t…t+H-1. The legend of shapes is in `models/__init__.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,14 +36,17 @@ class Windows:
     """[N, T], original units as measured, float64; NaN where nothing was measured."""
     level: Tensor
     """[N, T], original units, float64; the truth with its gaps repaired."""
-    mase_scale: Tensor
-    """[T], the unit of MASE, of the training rows: `naive_scale`."""
     num_train_rows: int
     """The first row after the training part."""
     train_origins: Tensor
     """int64, windows whose every row, forecast included, is in the training part."""
     validation_origins: Tensor
     """int64, windows whose forecast is in the validation part; they may look back into train."""
+
+    @cached_property
+    def mase_scale(self) -> Tensor:
+        """[T], the unit of MASE, of the training rows; the same at every evaluation."""
+        return naive_scale(self.truth[: self.num_train_rows], self.shape.season)
 
     def inputs(self, origins: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what a forecaster reads: window [B, L, F] and known [B, L+H, K] or None."""
@@ -104,14 +108,12 @@ def build_windows(
     train = _origins(data.is_observed, lookback, train_end - horizon)
     validation = _origins(data.is_observed, train_end, data.num_rows - horizon)
     _check_parts(data, shape, len(train), len(validation))
-    truth = torch.tensor(data.truth, dtype=torch.float64, device=device)
     return Windows(
         shape=shape,
         values=torch.from_numpy(scaling.encode(data.values)).to(device),
         known=torch.tensor(data.known[:, : shape.num_known], dtype=torch.float32, device=device),
-        truth=truth,
+        truth=torch.tensor(data.truth, dtype=torch.float64, device=device),
         level=torch.tensor(data.values[:, : data.num_targets], dtype=torch.float64, device=device),
-        mase_scale=naive_scale(truth[:train_end], data.season),
         num_train_rows=train_end,
         train_origins=torch.from_numpy(train).to(device),
         validation_origins=torch.from_numpy(validation).to(device),

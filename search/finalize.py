@@ -76,7 +76,7 @@ def finalize(
         folds = rolling_splits(table, config.split, NUM_ORIGINS, longest)
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
-        slots = slots_for(config, search_data)
+        slots = slots_for(config, search_data, console.print)
         check_nodes(slots, config.resources)
         console.print(
             f"finalists: the best {len(best)}, {config.final.seeds} seeds each on {len(folds)} "

@@ -40,7 +40,7 @@ Course = tuple[float, ...]
 class GpuProbe:
     """Processes on one GPU, for as long as a block lasts.
 
-    They import at once, when the block begins, and take memory of the GPU when they first train.
+    They have imported when the block begins, and take memory of the GPU when they first train.
     """
 
     def __init__(self, job: TrialJob, number: int):
@@ -56,6 +56,9 @@ class GpuProbe:
         )
         shared = ray.put(self._job)
         self._probers = [needs.remote(shared) for _ in range(self._number)]
+        # What some were still importing would slow what others are measured by.
+        ready = [prober.__ray_ready__.remote() for prober in self._probers]
+        ray.wait(ready, num_returns=len(ready), timeout=PATIENCE_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,8 +1,8 @@
 """How many trials run at a time, and how many share a GPU: `--gpus-per-trial auto`.
 
-A small LSTM leaves most of a GPU idle. The share is one for the whole search: as many trials as its
-memory holds of the largest configuration that may be proposed, as its machine has cores for, and
-as still train faster together than half as many do.
+A small LSTM leaves most of a GPU idle. The share is one for the whole search: no more trials than
+its memory holds of the largest configuration that may be proposed, and than its machine has cores
+for; and of such numbers the least that gets nearly as much done as any.
 """
 
 import random
@@ -24,8 +24,8 @@ from search.space import Choice, Dimension, Float, Space, TrialConfig, Value
 from search.study import GPU_SHARE, UnknownStudyError, read_notes
 from search.trial_actor import TrialJob
 
-WORTHWHILE_GAIN = 1.1
-"""Twice as many trials must get this many times as much done."""
+NEARLY = 0.9
+"""Of the most that any number gets done; more trials at a time know less of each other."""
 USABLE_MEMORY = 0.9
 """Of a GPU: torch's allocator keeps more than its tensors take."""
 NUM_DRAWN = 1000
@@ -42,7 +42,7 @@ class Probe(Protocol):
         """What so many processes get done a second together; 0 where one of them broke."""
 
 
-def slots_for(config: SearchConfig, data: SearchData) -> Slots:
+def slots_for(config: SearchConfig, data: SearchData, say: Callable[[str], None]) -> Slots:
     """Plan a search's slots on the connected machines.
 
     Where trials are to share GPUs as `auto` has it, their number is the one that the study has
@@ -51,6 +51,7 @@ def slots_for(config: SearchConfig, data: SearchData) -> Slots:
     Args:
         config: as it was resolved.
         data: the table.
+        say: is told what was measured.
 
     Raises:
         ConfigError: where a trial asks for more than any machine has.
@@ -64,7 +65,9 @@ def slots_for(config: SearchConfig, data: SearchData) -> Slots:
         job = TrialJob((data,), config.search.metric, whole, 0.0, resources.cuda_graph)
         most = num_tried(machines(), resources)
         with GpuProbe(job, most) as probe:
-            number = trials_per_gpu(config, data, most, probe)
+            rates = rates_together(config, data, most, probe)
+        say(_measured_line(rates))
+        number = fastest_number(rates)
     shared = resources.model_copy(update={"gpus_per_trial": 1 / number})
     return plan_slots(shared, resources.device, machines())
 
@@ -89,26 +92,38 @@ def num_tried(machines: Sequence[Mapping[str, float]], resources: Resources) -> 
     return 1 << (most.bit_length() - 1)
 
 
-def trials_per_gpu(config: SearchConfig, data: SearchData, most: int, probe: Probe) -> int:
-    """Measure how many trials should share a GPU.
+def rates_together(
+    config: SearchConfig, data: SearchData, most: int, probe: Probe
+) -> dict[int, float]:
+    """Measure what 1, 2, 4, … trials that share a GPU get done; none where one breaks alone.
 
     Args:
         config: as it was resolved.
         data: the table.
-        most: the highest possible answer.
+        most: the highest number.
         probe: measures.
+
+    Returns:
+        Evaluations a second, up to the number that memory allows or that broke.
     """
     settings = config.search
     limits = Limits(data, settings.max_parameters, settings.max_training_teraflops)
     drawn = drawn_configs(config.space, config.training, limits)
-    if not drawn:
-        return 1
-    memory = probe.memory_of(max(drawn, key=lambda each: peak_bytes(each, data)))
+    memory = probe.memory_of(max(drawn, key=lambda each: peak_bytes(each, data))) if drawn else None
     if memory is None:
-        return 1
-    middle = sorted(drawn, key=limits.training_teraflops)[len(drawn) // 2]
-    most = min(most, that_fit(memory))
-    return fastest_number(lambda number: probe.rate(middle, number), most)
+        return {}
+    middle, rates, number = middling(drawn, limits), dict[int, float](), 1
+    while number <= min(most, that_fit(memory)):
+        rates[number] = probe.rate(middle, number)
+        if not rates[number]:
+            break
+        number *= 2
+    return rates
+
+
+def middling(drawn: Sequence[TrialConfig], limits: Limits) -> TrialConfig:
+    """Of some configurations the one of median arithmetic, by which numbers are compared."""
+    return sorted(drawn, key=limits.training_teraflops)[len(drawn) // 2]
 
 
 def that_fit(memory: Memory) -> int:
@@ -118,20 +133,17 @@ def that_fit(memory: Memory) -> int:
     return max(1, int(USABLE_MEMORY * memory.total_bytes / memory.used_bytes))
 
 
-def fastest_number(rate: Callable[[int], float], most: int) -> int:
-    """Return 1, 2, 4, … at most `most`: the last that is worth its memory.
+def fastest_number(rates: Mapping[int, float]) -> int:
+    """Of how many trials share a GPU the least that gets nearly as much done as any; 1 of none."""
+    enough = NEARLY * max(rates.values(), default=0.0)
+    return min((number for number, rate in rates.items() if rate >= enough and rate), default=1)
 
-    Args:
-        rate: what so many get done a second together.
-        most: how many there can be.
-    """
-    number, reached = 1, rate(1) if most > 1 else 0.0
-    while 2 * number <= most:
-        doubled = rate(2 * number)
-        if not doubled or doubled < WORTHWHILE_GAIN * reached:
-            break
-        number, reached = 2 * number, doubled
-    return number
+
+def _measured_line(rates: Mapping[int, float]) -> str:
+    if not rates:
+        return "sharing a GPU: not tried, for even one trial of its own did not run there"
+    measured = ", ".join(f"{rate:.1f} of {number}" for number, rate in rates.items())
+    return f"sharing a GPU, evaluations a second: {measured} at a time"
 
 
 def drawn_configs(space: Space, budget: TrainingBudget, limits: Limits) -> list[TrialConfig]:

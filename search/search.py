@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -99,10 +100,10 @@ def run_search(
     _check_view(config, console)
     with writing_explained(config.home_folder), study_locked(config, config.study) as held:
         connect(config.resources, is_verbose)
-        slots = slots_for(config, search_data)
+        slots = slots_for(config, search_data, partial(_say, console))
         check_nodes(slots, config.resources)
         for line in (device_line(slots), f"study {config.study}", *map(printable, notes)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            _say(console, line)
         result = search_study(
             config,
             (search_data,),
@@ -141,11 +142,7 @@ def search_study(
         held: the study's lock, where it lies in a database.
         is_verbose: let MLflow's own messages through.
     """
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    study, skipped_starts = _open(config, folds[-1], plan, held, say)
+    study, skipped_starts = _open(config, folds[-1], plan, held, partial(_say, console))
     for skipped in skipped_starts:
         console.print(f"  start left out: {skipped}", markup=False, highlight=False)
     kept = KeptWeights(config.studies_folder / study.name)
@@ -186,6 +183,10 @@ def search_study(
     return SearchResult(config, ending, trials, recorded_baselines(study.attributes), url)
 
 
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def _check_view(config: SearchConfig, console: Console) -> None:
     uri = tracking_uri(config)
     if not is_server(uri):
@@ -194,7 +195,7 @@ def _check_view(config: SearchConfig, console: Console) -> None:
 
     if problem := check_view(uri, experiment_name(config)):
         line = f"MLflow at {shown_address(uri)} takes nothing yet ({problem}); trials go on"
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        _say(console, printable(line))
 
 
 def _read_table(

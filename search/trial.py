@@ -127,7 +127,7 @@ def begin_training(
     forecaster = forecaster_for(windows, config.model, seed).to(device)
     if device != "cpu":
         windows = build_windows(data, scaling, training.lookback, training.calendar, device)
-    return Training(forecaster, windows, scaling, config.training, seed, num_parts, has_graph)
+    return Training(forecaster, windows, scaling, training, seed, num_parts, has_graph)
 
 
 class _Trial:

@@ -17,9 +17,9 @@ from search.gpu_share import (
     fastest_number,
     num_tried,
     peak_bytes,
+    rates_together,
     slots_for,
     that_fit,
-    trials_per_gpu,
 )
 from search.limits import Limits
 from search.resolve import resolve
@@ -35,8 +35,8 @@ MACHINE = {"CPU": 16.0, "GPU": 2.0}
 class FakeProbe:
     """A GPU of 80 GiB on which twice as many processes get twice as much done."""
 
-    def __init__(self, used_bytes: int | None = GIB):
-        self.used_bytes = used_bytes
+    def __init__(self, used_bytes: int | None = GIB, breaks_at: int = 1000):
+        self.used_bytes, self.breaks_at = used_bytes, breaks_at
         self.measured: list[TrialConfig] = []
         self.rated: list[tuple[TrialConfig, int]] = []
 
@@ -46,7 +46,7 @@ class FakeProbe:
 
     def rate(self, config: TrialConfig, number: int) -> float:
         self.rated.append((config, number))
-        return float(number)
+        return 0.0 if number >= self.breaks_at else float(number)
 
 
 @pytest.fixture(scope="module")
@@ -86,21 +86,21 @@ def test_without_a_gpu_nothing_is_shared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rates", "most", "number"),
+    ("rates", "number"),
     [
-        ({1: 100, 2: 190, 4: 350, 8: 600}, 8, 8),
-        ({1: 100, 2: 190, 4: 350, 8: 600}, 7, 4),
-        ({1: 100, 2: 190, 4: 200, 8: 600}, 8, 2),
-        ({1: 100, 2: 109}, 8, 1),
-        ({1: 100, 2: 0}, 8, 1),  # they broke
-        ({1: 0, 2: 0, 4: 0, 8: 0}, 8, 1),
-        ({}, 1, 1),
+        ({1: 100, 2: 190, 4: 350, 8: 600}, 8),
+        ({1: 100, 2: 190, 4: 200, 8: 600}, 8),  # whatever lies between
+        ({1: 100, 2: 190, 4: 205, 8: 210}, 2),
+        ({1: 100, 2: 109}, 1),
+        ({1: 100, 2: 0}, 1),  # they broke
+        ({1: 0}, 1),
+        ({}, 1),
     ],
 )
-def test_the_number_doubles_as_long_as_it_pays(
-    rates: dict[int, float], most: int, number: int
+def test_the_least_number_that_gets_nearly_the_most_done_shares_a_gpu(
+    rates: dict[int, float], number: int
 ) -> None:
-    assert fastest_number(rates.__getitem__, most) == number
+    assert fastest_number(rates) == number
 
 
 # What is tried
@@ -121,9 +121,8 @@ def test_the_drawn_configurations_are_admitted_and_hold_the_largest(
 def test_memory_is_measured_on_the_largest_and_speed_on_a_middling_one(
     config: SearchConfig, data: SearchData
 ) -> None:
-    probe = FakeProbe(used_bytes=15 * GIB)
-    assert trials_per_gpu(config, data, 8, probe) == 4  # of 80 GiB
-    assert [number for _, number in probe.rated] == [1, 2, 4]
+    probe = FakeProbe(used_bytes=15 * GIB)  # of 80
+    assert rates_together(config, data, 8, probe) == {1: 1, 2: 2, 4: 4}
     (largest,), (middle,) = probe.measured, {tried.model_dump_json() for tried, _ in probe.rated}
     assert peak_bytes(largest, data) > 2 * peak_bytes(TrialConfig.model_validate_json(middle), data)
 
@@ -131,7 +130,14 @@ def test_memory_is_measured_on_the_largest_and_speed_on_a_middling_one(
 def test_where_the_largest_breaks_alone_nothing_is_shared(
     config: SearchConfig, data: SearchData
 ) -> None:
-    assert trials_per_gpu(config, data, 8, FakeProbe(used_bytes=None)) == 1
+    assert rates_together(config, data, 8, FakeProbe(used_bytes=None)) == {}
+
+
+def test_more_than_a_number_that_breaks_are_not_tried(
+    config: SearchConfig, data: SearchData
+) -> None:
+    probe = FakeProbe(breaks_at=4)
+    assert rates_together(config, data, 16, probe) == {1: 1, 2: 2, 4: 0}
 
 
 @pytest.mark.parametrize(
@@ -170,22 +176,22 @@ def test_what_is_probed_is_short_and_otherwise_what_is_trained(config: SearchCon
 @pytest.fixture
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A cluster of one machine with two GPUs of a known make; four trials share one."""
-    seen = SimpleNamespace(notes={}, num_measured=0)
+    seen = SimpleNamespace(notes={}, num_measured=0, said=[])
 
     def notes(*_: Any) -> dict[str, Any]:
         if seen.notes is None:
             raise UnknownStudyError("none")
         return dict(seen.notes)
 
-    def measure(*_: Any) -> int:
+    def measure(*_: Any) -> dict[int, float]:
         seen.num_measured += 1
-        return 4
+        return {1: 10.0, 2: 19.5, 4: 30.04}
 
     for name, stand_in in {
         "machines": lambda: [MACHINE],
         "read_notes": notes,
         "GpuProbe": lambda *_: nullcontext(),
-        "trials_per_gpu": measure,
+        "rates_together": measure,
         "hardware_name": lambda _: "GPU A",
     }.items():
         monkeypatch.setattr(gpu_share, name, stand_in)
@@ -205,15 +211,17 @@ def test_an_unknown_gpu_is_measured(
     on_cuda: SimpleNamespace, notes: Any, config: SearchConfig, data: SearchData
 ) -> None:
     on_cuda.notes = notes
-    assert slots_for(on(config), data) == Slots(8, 1, 0.25, "cuda")
+    assert slots_for(on(config), data, on_cuda.said.append) == Slots(8, 1, 0.25, "cuda")
     assert on_cuda.num_measured == 1
+    (line,) = on_cuda.said
+    assert "evaluations a second: 10.0 of 1, 19.5 of 2, 30.0 of 4 at a time" in line
 
 
 def test_a_study_keeps_to_what_it_has_noted(
     on_cuda: SimpleNamespace, config: SearchConfig, data: SearchData
 ) -> None:
     on_cuda.notes = {"gpu_share": {"hardware": "GPU A", "trials_per_gpu": 2}}
-    assert slots_for(on(config), data) == Slots(4, 1, 0.5, "cuda")
+    assert slots_for(on(config), data, on_cuda.said.append) == Slots(4, 1, 0.5, "cuda")
     assert on_cuda.num_measured == 0
 
 
@@ -232,8 +240,8 @@ def test_nothing_is_measured_where_the_share_is_given_or_there_is_no_gpu(
     resources: dict[str, Any],
     slots: Slots,
 ) -> None:
-    assert slots_for(on(config, **resources), data) == slots
-    assert on_cuda.num_measured == 0
+    assert slots_for(on(config, **resources), data, on_cuda.said.append) == slots
+    assert (on_cuda.num_measured, on_cuda.said) == (0, [])
 
 
 # Too many
