@@ -4,9 +4,12 @@
 
 `plain` is one trial at a time, training steps taken one by one; `graph` the same with steps as CUDA
 graphs; `shared` lets `--gpus-per-trial auto` say how many share the GPU; `,mps` runs under NVIDIA's
-Multi-Process Service. All else is the default search of the embedded table. Trials an hour and the
-share of the time in which the GPU was busy count from the first trial's start to the last one's
-end.
+Multi-Process Service. All else is the default search of the embedded table; more flags of
+`search.run` may follow, such as `--time-budget 60s`.
+
+Seconds count from the first trial's start to the last one's end. Trials an hour, and the share of
+the time in which the GPU was busy, are those of the second half of these: before it, processes
+start.
 """
 
 import argparse
@@ -39,13 +42,11 @@ class Searched:
     num_failed: int
     num_steps: int
     num_at_a_time: int
+    trials_an_hour: float
+    """That ended in the second half, with whatever outcome."""
     busy_percent: float
+    """Of the second half."""
     best: float
-
-    @property
-    def trials_an_hour(self) -> float:
-        """Of whatever outcome."""
-        return 3600 * self.num_trials / self.seconds
 
 
 def search(way: str, num_trials: int, more: list[str]) -> Searched:
@@ -60,16 +61,21 @@ def search(way: str, num_trials: int, more: list[str]) -> Searched:
         driver.end_session()
         if exit_code != 0:
             raise SystemExit(driver.tail(40))
+        measured = [line for line in driver.tail(10_000).splitlines() if "sharing a GPU" in line]
+        print(*measured, sep="\n", flush=True)
         _, trials = recorded(home)
         ran = [trial for trial in trials if trial.started_at and trial.ended_at]
         first, last = min(t.started_at or 0 for t in ran), max(t.ended_at or 0 for t in ran)
+        middle = (first + last) / 2
+        num_in_second_half = sum((trial.ended_at or 0) > middle for trial in ran)
         return Searched(
             last - first,
             len(ran),
             sum(trial.value is None and not trial.evaluations for trial in ran),
             sum(trial.evaluations[-1].evaluation.step for trial in ran if trial.evaluations),
             most_at_a_time(ran),
-            busy.between(first, last),
+            3600 * num_in_second_half / (last - middle),
+            busy.between(middle, last),
             min(trial.value for trial in ran if trial.value is not None),
         )
 

@@ -51,23 +51,24 @@ class Windows:
     def inputs(self, origins: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what a forecaster reads: window [B, L, F] and known [B, L+H, K] or None."""
         lookback, horizon = self.shape.lookback, self.shape.horizon
-        window = self.values[_rows(origins, -lookback, 0)]
+        window = _cut(self.values, origins, -lookback, 0)
         if self.shape.num_known == 0:
             return window, None
-        return window, self.known[_rows(origins, -lookback, horizon)]
+        return window, _cut(self.known, origins, -lookback, horizon)
 
     def spans(self, origins: Tensor, feature: int) -> Tensor:
         """Return the windows and horizons of one feature in one, [B, L+H] standardised."""
         lookback, horizon = self.shape.lookback, self.shape.horizon
-        return self.values[:, feature].unfold(0, lookback + horizon, 1)[origins - lookback]
+        return _cut(self.values[:, feature, None], origins, -lookback, horizon).squeeze(2)
 
     def future(self, origins: Tensor) -> Tensor:
         """Return the standardised targets to forecast, [B, H, T]."""
-        return self.values[_rows(origins, 0, self.shape.horizon), : self.shape.num_targets]
+        targets = self.values[:, : self.shape.num_targets]
+        return _cut(targets, origins, 0, self.shape.horizon)
 
     def true_future(self, origins: Tensor) -> Tensor:
         """Return the measured targets, [B, H, T] in original units; NaN where there is none."""
-        return self.truth[_rows(origins, 0, self.shape.horizon)]
+        return _cut(self.truth, origins, 0, self.shape.horizon)
 
     def last_level(self, origins: Tensor) -> Tensor:
         """Return the targets in the last row before the forecast, [B, T] in original units."""
@@ -160,9 +161,11 @@ def evenly_spaced(origins: Tensor, limit: int) -> Tensor:
     return origins[places.round().long()]
 
 
-def _rows(origins: Tensor, first: int, end: int) -> Tensor:
-    """Return the rows first…end-1 counted from each origin, [B, end - first]."""
-    return origins.unsqueeze(1) + torch.arange(first, end, device=origins.device)
+def _cut(table: Tensor, origins: Tensor, first: int, end: int) -> Tensor:
+    """Return the rows first…end-1 counted from each origin: [N, C] -> [B, end - first, C]."""
+    # Of a view of all windows, in which they overlap: so each is copied at once, not row by row.
+    every_window = table.unfold(0, end - first, 1).transpose(1, 2)
+    return every_window.index_select(0, origins + first)
 
 
 def _origins(is_observed: npt.NDArray[np.bool_], first: int, last: int) -> npt.NDArray[np.int64]:
