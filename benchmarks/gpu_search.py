@@ -14,6 +14,7 @@ start.
 
 import argparse
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from rich.table import Table
 from benchmarks.driver import Driver
 from benchmarks.floor import recorded
 from benchmarks.gpu_busy import GpuBusy
+from benchmarks.gpu_sharing import under
 from search.record import TrialRecord
 
 FLAGS = {
@@ -40,6 +42,7 @@ class Searched:
     """From its first trial's start to its last one's end."""
     num_trials: int
     num_failed: int
+    num_retries: int
     num_steps: int
     num_at_a_time: int
     trials_an_hour: float
@@ -52,8 +55,8 @@ class Searched:
 def search(way: str, num_trials: int, more: list[str]) -> Searched:
     """Search without finalists."""
     kind, _, service = way.partition(",")
-    flags = [*FLAGS[kind], *(["--set", "resources.mps=true"] if service == "mps" else []), *more]
-    with tempfile.TemporaryDirectory() as home:
+    flags = [*FLAGS[kind], *more]
+    with tempfile.TemporaryDirectory() as home, under(service):
         arguments = ["--study", "timed", "--home", home, "--no-finalize", "--trials"]
         with GpuBusy() as busy:
             driver = Driver([*arguments, str(num_trials), *flags], Path(home) / "log", {})
@@ -67,11 +70,15 @@ def search(way: str, num_trials: int, more: list[str]) -> Searched:
         ran = [trial for trial in trials if trial.started_at and trial.ended_at]
         first, last = min(t.started_at or 0 for t in ran), max(t.ended_at or 0 for t in ran)
         middle = (first + last) / 2
+        retries = Counter(reason for trial in trials for reason in trial.retries)
+        for reason, number in retries.items():
+            print(f"tried again, {number} times: {reason}", flush=True)
         num_in_second_half = sum((trial.ended_at or 0) > middle for trial in ran)
         return Searched(
             last - first,
             len(ran),
             sum(trial.value is None and not trial.evaluations for trial in ran),
+            retries.total(),
             sum(trial.evaluations[-1].evaluation.step for trial in ran if trial.evaluations),
             most_at_a_time(ran),
             3600 * num_in_second_half / (last - middle),
@@ -98,8 +105,8 @@ def main() -> None:
     )
     parser.add_argument("--trials", action="append", required=True, metavar="WAY=NUMBER")
     given, more = parser.parse_known_args()
-    names = ("way", "at a time", "trials", "without evaluation", "steps", "s", "trials an hour")
-    table, console = Table(*names, "GPU busy", "best"), Console(width=120)
+    names = ("way", "at a time", "trials", "without evaluation", "retries", "steps", "s")
+    table, console = Table(*names, "trials an hour", "GPU busy", "best"), Console(width=120)
     for each in given.trials:
         way, _, number = each.partition("=")
         found = search(way, int(number), more)
@@ -108,6 +115,7 @@ def main() -> None:
             str(found.num_at_a_time),
             str(found.num_trials),
             str(found.num_failed),
+            str(found.num_retries),
             str(found.num_steps),
             f"{found.seconds:.1f}",
             f"{found.trials_an_hour:.0f}",

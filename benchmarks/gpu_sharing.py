@@ -10,8 +10,10 @@ the middling configuration of the default space, one after another in each proce
 import argparse
 import multiprocessing
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,7 +74,7 @@ def in_processes(number: int, has_graph: bool) -> list[tuple[Memory, Course]]:
 
 @contextmanager
 def under(service: str) -> Iterator[None]:
-    """Let processes that start within use a service: `mps`, or none."""
+    """Let processes that start within use a service: `mps`, or none; print what it found wrong."""
     variables = mps_environment() if service == "mps" else {}
     os.environ.update(variables)
     try:
@@ -80,6 +82,11 @@ def under(service: str) -> Iterator[None]:
     finally:
         for name in variables:
             del os.environ[name]
+    if variables:
+        log = Path(variables["CUDA_MPS_LOG_DIRECTORY"], "server.log")
+        said = log.read_text(errors="replace").splitlines() if log.exists() else ["no log"]
+        wrong = [line for line in said if re.search("error|fault|fail|refus|no log", line, re.I)]
+        print(*wrong[-20:], sep="\n", flush=True)
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 It ranks configurations without a GPU; `python -m benchmarks.gpu_memory` compares it with what torch
 allocates on one. What cuDNN sets aside is nowhere documented: its numbers here were fitted to 51
-trainings on an H200 (cuDNN 9.19). The legend of shapes is in `models/__init__.py`.
+trainings on an H200 (cuDNN 9.19), cuBLAS's was noticed on others (docs/gpu.md). The legend of
+shapes is in `models/__init__.py`.
 """
 
 from models.config import LSTMConfig, WindowShape
@@ -74,7 +75,7 @@ def _bytes_of_window(
     model: LSTMConfig, shape: WindowShape, size: int, *, is_trained: bool
 ) -> float:
     num_rows = shape.lookback + shape.horizon
-    cut = num_rows * (_INDEX_BYTES + 4 * (shape.num_features + shape.num_known))
+    cut = num_rows * 4 * (shape.num_features + shape.num_known)
     forecast = 4 * 4 * shape.horizon * shape.num_targets  # and truth, difference, its gradient
     if not model.widths:
         return cut + forecast

@@ -445,9 +445,9 @@ def _wait_for(device: torch.device) -> None:
     Reading a result keeps a core busy as long, which trials that share a GPU need for their driver.
     """
     if device.type == "cuda":
-        has_arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        has_arrived.record()
-        has_arrived.synchronize()
+        end = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        end.record(torch.cuda.current_stream(device))
+        end.synchronize()
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

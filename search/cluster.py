@@ -54,6 +54,8 @@ _MUST_BE_EQUAL = ("torch", "numpy", "pydantic", "safetensors")
 _connecting = threading.Lock()
 _refusals: dict[str | None, ConfigError] = {}
 """Why Ray could not be joined at an address, or started, beside the imports; until it is said."""
+_asked: dict[str, Any] = {}
+"""What the nodes of a joined cluster were asked beforehand, until `check_nodes` reads it."""
 
 
 def connect_meanwhile(resources: Resources, is_verbose: bool) -> None:
@@ -128,6 +130,8 @@ def _join(address: str, resources: Resources, says: Mapping[str, Any]) -> None:
         "excludes": ["__pycache__"],
     }
     ray.init(address=address, runtime_env=environment, **says)
+    for node in _living_nodes():  # they answer beside the driver's imports
+        _asked[node["NodeID"]] = _ask(node)
 
 
 def _start(resources: Resources, says: Mapping[str, Any]) -> None:
@@ -252,7 +256,11 @@ def _check_that_it_answers(address: str) -> None:
 
 def machines() -> list[dict[str, float]]:
     """What each connected machine has of CPU, GPU and other resources."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [node["Resources"] for node in _living_nodes()]
+
+
+def _living_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def check_nodes(slots: Slots, resources: Resources) -> None:
@@ -263,14 +271,13 @@ def check_nodes(slots: Slots, resources: Resources) -> None:
     Raises:
         ConfigError: naming the first node that does not, and in what it differs.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = _living_nodes()
     if len(nodes) == 1 and _joined_address(resources) is None:
         return
     needs = slots.cpus_per_trial, slots.gpus_per_trial
     asked = {
-        _look_around.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        _asked.pop(node["NodeID"], None)
+        or _ask(node): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         for node in nodes
         if num_fitting(node["Resources"], *needs)
     }
@@ -309,6 +316,11 @@ def _check_answer(answer: Any, node: str, device: str) -> None:
             "every node that gives a trial a GPU must have CUDA: torch finds none on "
             f"{node}; mend its driver, or choose --device cpu"
         )
+
+
+def _ask(node: Mapping[str, Any]) -> Any:
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return _look_around.options(scheduling_strategy=there).remote()
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.printable import printable
 from pipelines.verdict import Comparison, Verdict
 from search.config import SearchConfig
+from search.screen import say
 
 
 @dataclass(frozen=True)
@@ -46,35 +46,35 @@ def print_conclusion(config: SearchConfig, conclusion: Conclusion, console: Cons
     """Print the verdict, the test errors it rests on, and where model and report are."""
     verdict = conclusion.verdict
     console.print(_test_table(verdict))
-    _say(console, f"verdict   {verdict.outcome}: {verdict.reason}")
+    say(console, f"verdict   {verdict.outcome}: {verdict.reason}")
     optimism = verdict.test_value - verdict.validation_value
-    _say(
+    say(
         console,
         f"          the search chose it by {verdict.validation_value:.4f} on the validation part; "
         f"its seeds alone err by {verdict.test_value:.4f} on the test part ({optimism:+.4f})",
     )
     if verdict.num_openings > 1:
-        _say(
+        say(
             console,
             f"          this test part was opened {verdict.num_openings} times: the more looks, "
             "the less a verdict says",
         )
     if not conclusion.is_new:
-        _say(console, "          known from before: the test part was not opened again")
+        say(console, "          known from before: the test part was not opened again")
     for warning in verdict.warnings:
-        _say(console, f"WARNING   {warning}")
+        say(console, f"WARNING   {warning}")
     _print_model(config, conclusion, console)
-    _say(console, f"report    {conclusion.report}")
+    say(console, f"report    {conclusion.report}")
 
 
 def _print_model(config: SearchConfig, conclusion: Conclusion, console: Console) -> None:
     place = conclusion.model.uri if conclusion.model else str(conclusion.folder)
     if conclusion.model is None:
-        _say(console, f"model     {place}; MLflow is behind: {conclusion.why_not_shown}")
-        _say(console, f"          python -m search finalize {config.study}{config.place}")
+        say(console, f"model     {place}; MLflow is behind: {conclusion.why_not_shown}")
+        say(console, f"          python -m search finalize {config.study}{config.place}")
     else:
-        _say(console, f"model     {place} (version {conclusion.model.version})")
-    _say(console, f"forecast  {forecast_command(config, conclusion)}")
+        say(console, f"model     {place} (version {conclusion.model.version})")
+    say(console, f"forecast  {forecast_command(config, conclusion)}")
 
 
 def forecast_command(config: SearchConfig, conclusion: Conclusion) -> str:
@@ -115,7 +115,3 @@ def _skill_in_words(comparison: Comparison | None) -> str:
     if comparison.lower is None or comparison.upper is None:
         return skill
     return f"{skill} ({100 * comparison.lower:+.1f} to {100 * comparison.upper:+.1f})"
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

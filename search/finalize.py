@@ -6,6 +6,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from search.registration import choose_model, model_name, register_model
 from search.registry import champion_of
 from search.report.page import write_report
 from search.report.pictures import write_pictures
+from search.screen import say
 from search.slots import Slots
 from search.study import note_on_study, read_notes, read_study
 from search.sync import show_study
@@ -76,7 +78,7 @@ def finalize(
         folds = rolling_splits(table, config.split, NUM_ORIGINS, longest)
         connect(config.resources, is_verbose)
         set_verbosity(is_verbose)
-        slots = slots_for(config, search_data, console.print)
+        slots = slots_for(config, search_data, partial(say, console))
         check_nodes(slots, config.resources)
         console.print(
             f"finalists: the best {len(best)}, {config.final.seeds} seeds each on {len(folds)} "

@@ -1,7 +1,7 @@
 """A few seconds of trials in several processes, to see what they get done on a GPU together."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,7 +16,9 @@ from search.trial_actor import TrialJob
 PROBE_SECONDS = 2.0
 """Of trials, in which numbers of processes are compared."""
 PATIENCE_SECONDS = 120.0
-"""For as many processes to import torch and to run a trial."""
+"""For as many processes to import torch, or to run a trial."""
+END_SECONDS = 10.0
+"""For processes to end a trial and themselves."""
 MOST_STEPS = 200
 """Of a trial that is probed: a long one has no evaluation to be counted in so short a time."""
 EVALUATE_EVERY_STEPS = 50
@@ -40,12 +42,12 @@ Course = tuple[float, ...]
 class GpuProbe:
     """Processes on one GPU, for as long as a block lasts.
 
-    They have imported when the block begins, and take memory of the GPU when they first train.
+    They import when the block begins, and take memory of the GPU when they first train.
     """
 
-    def __init__(self, job: TrialJob, number: int):
-        """Prepare to ask so many processes at a time, at most."""
-        self._job, self._number = job, number
+    def __init__(self, job: TrialJob, number: int, say: Callable[[str], None]):
+        """Prepare to ask so many processes at a time, at most; `say` is told what broke."""
+        self._job, self._number, self._say = job, number, say
 
     def __enter__(self) -> Self:
         gpu = next(node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU"))
@@ -57,11 +59,19 @@ class GpuProbe:
         shared = ray.put(self._job)
         self._probers = [needs.remote(shared) for _ in range(self._number)]
         # What some were still importing would slow what others are measured by.
-        ready = [prober.__ray_ready__.remote() for prober in self._probers]
-        ray.wait(ready, num_returns=len(ready), timeout=PATIENCE_SECONDS)
+        imported = [prober.__ray_ready__.remote() for prober in self._probers]
+        _, late = ray.wait(imported, num_returns=self._number, timeout=PATIENCE_SECONDS)
+        if late:
+            self._say(f"sharing a GPU: {len(late)} of {self._number} processes did not start")
+        self._have_imported = not late
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Each ends first what it was asked: under NVIDIA's Multi-Process Service a process that is
+        # killed while it uses the GPU may break those that use it later (its guide, "Client Early
+        # Termination").
+        ended = [prober.__ray_terminate__.remote() for prober in self._probers]
+        ray.wait(ended, num_returns=self._number, timeout=END_SECONDS)
         for prober in self._probers:
             ray.kill(prober)
 
@@ -77,12 +87,22 @@ class GpuProbe:
         return evaluations_per_second(self._ask("take_course", config, number))
 
     def _ask(self, question: str, config: TrialConfig, number: int) -> list[Any]:
+        if not self._have_imported:
+            return []
         asked = [getattr(prober, question).remote(config) for prober in self._probers[:number]]
         try:
             answers: list[Any] = ray.get(asked, timeout=PATIENCE_SECONDS)
-        except ray.exceptions.RayError:
+        except ray.exceptions.RayError as error:
+            self._say(f"sharing a GPU: {number} at a time broke ({_reason(error)})")
             return []
         return answers
+
+
+def _reason(error: Exception) -> str:
+    """What was raised in a process, or what Ray says of its end; one line."""
+    raised = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+    lines = str(raised).splitlines()
+    return f"{type(raised).__name__}: {lines[0] if lines else 'no reason given'}"
 
 
 def evaluations_per_second(courses: Sequence[Course]) -> float:

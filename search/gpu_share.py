@@ -64,10 +64,10 @@ def slots_for(config: SearchConfig, data: SearchData, say: Callable[[str], None]
     if number is None:
         job = TrialJob((data,), config.search.metric, whole, 0.0, resources.cuda_graph)
         most = num_tried(machines(), resources)
-        with GpuProbe(job, most) as probe:
+        with GpuProbe(job, most, say) as probe:
             rates = rates_together(config, data, most, probe)
-        say(_measured_line(rates))
         number = fastest_number(rates)
+        say(_measured_line(rates, number))
     shared = resources.model_copy(update={"gpus_per_trial": 1 / number})
     return plan_slots(shared, resources.device, machines())
 
@@ -95,7 +95,7 @@ def num_tried(machines: Sequence[Mapping[str, float]], resources: Resources) -> 
 def rates_together(
     config: SearchConfig, data: SearchData, most: int, probe: Probe
 ) -> dict[int, float]:
-    """Measure what 1, 2, 4, … trials that share a GPU get done; none where one breaks alone.
+    """Measure what 1, 2, 4, … trials that share a GPU get done; nothing where they cannot share it.
 
     Args:
         config: as it was resolved.
@@ -112,8 +112,9 @@ def rates_together(
     memory = probe.memory_of(max(drawn, key=lambda each: peak_bytes(each, data))) if drawn else None
     if memory is None:
         return {}
-    middle, rates, number = middling(drawn, limits), dict[int, float](), 1
-    while number <= min(most, that_fit(memory)):
+    middle, most = middling(drawn, limits), min(most, that_fit(memory))
+    rates, number = dict[int, float](), 1
+    while number <= most > 1:
         rates[number] = probe.rate(middle, number)
         if not rates[number]:
             break
@@ -139,11 +140,12 @@ def fastest_number(rates: Mapping[int, float]) -> int:
     return min((number for number, rate in rates.items() if rate >= enough and rate), default=1)
 
 
-def _measured_line(rates: Mapping[int, float]) -> str:
-    if not rates:
-        return "sharing a GPU: not tried, for even one trial of its own did not run there"
-    measured = ", ".join(f"{rate:.1f} of {number}" for number, rate in rates.items())
-    return f"sharing a GPU, evaluations a second: {measured} at a time"
+def _measured_line(rates: Mapping[int, float], chosen: int) -> str:
+    measured = ", ".join(f"{number}: {rate:.1f}" for number, rate in rates.items())
+    return (
+        f"sharing a GPU: {chosen} at a time; evaluations a second by how many: "
+        f"{measured or 'not measured'}"
+    )
 
 
 def drawn_configs(space: Space, budget: TrainingBudget, limits: Limits) -> list[TrialConfig]:

@@ -3,7 +3,6 @@
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.printable import printable
 from search.config import Metric
 from search.factors import (
     CONFIDENCE,
@@ -18,6 +17,7 @@ from search.factors import (
 )
 from search.progress import METRIC_NAMES
 from search.result import SearchResult
+from search.screen import say
 
 NUM_SHOWN = 20
 
@@ -29,18 +29,18 @@ def print_findings(result: SearchResult, console: Console) -> None:
     if findings.combinations:
         console.print(_combinations_table(findings, metric))
     else:
-        _say(console, "no seed has been trained with every combination yet")
+        say(console, "no seed has been trained with every combination yet")
     if findings.factors:
         console.print(_factors_table(findings.factors))
         if not all(factor.is_matched for factor in findings.factors):
-            _say(
+            say(
                 console,
                 "*  other settings differ too: no two values were tried with all else equal",
             )
     if findings.contrasts:
         console.print(_contrasts_table(findings))
     for line in findings.left_out:
-        _say(console, f"not averaged: {line}")
+        say(console, f"not averaged: {line}")
 
 
 def _combinations_table(findings: Findings, metric: Metric) -> Table:
@@ -111,7 +111,3 @@ def _contrasts_table(findings: Findings) -> Table:
 
 def _table(heading: str) -> Table:
     return Table(title=heading, title_justify="left")
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.baselines import BaselineScore
-from pipelines.printable import printable
 from search.config import Metric
 from search.record import TrialRecord, TrialState, metric_of_errors
+from search.screen import say
 
 NUM_NOTICES = 3
 """How many of the last retries the live screen shows."""
@@ -198,7 +198,7 @@ class LineProgress:
             self._print(lag or "MLflow has caught up")
 
     def _print(self, line: str) -> None:
-        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        say(self._console, line)
 
 
 class LiveProgress:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from pipelines.printable import printable
 from pipelines.series import SeriesTable, load
 from pipelines.splits import SearchData, split
 from search.background_view import BackgroundView
@@ -38,6 +37,7 @@ from search.projection import StudyFacts
 from search.record import PlannedRun
 from search.resolve import device_line, resolve, starts
 from search.result import SearchResult, recorded_baselines
+from search.screen import say
 from search.slots import Slots
 from search.study import GPU_SHARE, Study, open_study
 from search.trial_actor import TrialJob
@@ -100,10 +100,10 @@ def run_search(
     _check_view(config, console)
     with writing_explained(config.home_folder), study_locked(config, config.study) as held:
         connect(config.resources, is_verbose)
-        slots = slots_for(config, search_data, partial(_say, console))
+        slots = slots_for(config, search_data, partial(say, console))
         check_nodes(slots, config.resources)
-        for line in (device_line(slots), f"study {config.study}", *map(printable, notes)):
-            _say(console, line)
+        for line in (*device_line(slots).splitlines(), f"study {config.study}", *notes):
+            say(console, line)
         result = search_study(
             config,
             (search_data,),
@@ -142,7 +142,7 @@ def search_study(
         held: the study's lock, where it lies in a database.
         is_verbose: let MLflow's own messages through.
     """
-    study, skipped_starts = _open(config, folds[-1], plan, held, partial(_say, console))
+    study, skipped_starts = _open(config, folds[-1], plan, held, console)
     for skipped in skipped_starts:
         console.print(f"  start left out: {skipped}", markup=False, highlight=False)
     kept = KeptWeights(config.studies_folder / study.name)
@@ -183,10 +183,6 @@ def search_study(
     return SearchResult(config, ending, trials, recorded_baselines(study.attributes), url)
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
 def _check_view(config: SearchConfig, console: Console) -> None:
     uri = tracking_uri(config)
     if not is_server(uri):
@@ -195,7 +191,7 @@ def _check_view(config: SearchConfig, console: Console) -> None:
 
     if problem := check_view(uri, experiment_name(config)):
         line = f"MLflow at {shown_address(uri)} takes nothing yet ({problem}); trials go on"
-        _say(console, printable(line))
+        say(console, line)
 
 
 def _read_table(
@@ -212,7 +208,7 @@ def _open(
     data: SearchData,
     plan: Sequence[PlannedRun],
     held: HeldStudy | None,
-    say: Callable[[str], None],
+    console: Console,
 ) -> tuple[Study, tuple[str, ...]]:
     settings, space = config.search, config.space
     assert config.study is not None
@@ -226,7 +222,7 @@ def _open(
         settings,
         limits,
         held,
-        say,
+        partial(say, console),
     )
     study.note("config", recorded_form(config))
     if plan:

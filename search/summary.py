@@ -3,7 +3,6 @@
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.printable import printable
 from search.commands import resume_command
 from search.grid import left_out_in_words
 from search.grid_tables import print_findings
@@ -11,6 +10,7 @@ from search.places import tracking_uri
 from search.progress import METRIC_NAMES, baselines_in_words
 from search.record import Ending, TrialState, leaderboard
 from search.result import SearchResult
+from search.screen import say
 from search.space import TrialConfig
 from search.ui import local_store_uri
 
@@ -32,33 +32,33 @@ def print_summary(result: SearchResult, console: Console) -> None:
         console.print("no trial is complete yet")
         _print_failures(result, console)
     to_beat = baselines_in_words(result.baselines, result.config.search.metric)
-    _say(console, f"to beat   {to_beat or 'unknown: no baseline was computed'}")
-    _say(console, f"study     {result.study} ({result.ending})")
+    say(console, f"to beat   {to_beat or 'unknown: no baseline was computed'}")
+    say(console, f"study     {result.study} ({result.ending})")
     for line in left_out_in_words(result.left_out):
-        _say(console, f"          {line}")
+        say(console, f"          {line}")
     _print_view(result, console)
     if result.ending is Ending.EXHAUSTED:
-        _say(console, "go on     in a new --study with a wider space: this one holds nothing new")
+        say(console, "go on     in a new --study with a wider space: this one holds nothing new")
     else:
         grows_by = (
             f" --repeats {result.config.search.repeats + 2}" if is_grid else " --add-trials 50"
         )
         more = grows_by if result.ending is Ending.DONE else ""
-        _say(console, f"go on     {resume_command(result.config)}{more}")
+        say(console, f"go on     {resume_command(result.config)}{more}")
 
 
 def _print_view(result: SearchResult, console: Console) -> None:
     config = result.config
     if result.mlflow_url is None:
         command = f"python -m search sync {result.study}{config.place}"
-        _say(console, f"browse    MLflow is behind: {command}")
+        say(console, f"browse    MLflow is behind: {command}")
         return
-    _say(console, f"browse    {result.mlflow_url}")
+    say(console, f"browse    {result.mlflow_url}")
     if tracking_uri(config) == local_store_uri(config.home_folder):
-        _say(console, f"          served by: python -m search ui{config.home_option}")
-        _say(console, "          (a bare `mlflow ui` looks into another store)")
+        say(console, f"          served by: python -m search ui{config.home_option}")
+        say(console, "          (a bare `mlflow ui` looks into another store)")
     elif not tracking_uri(config).startswith("http"):
-        _say(console, "          served by: mlflow server, with your store as --backend-store-uri")
+        say(console, "          served by: mlflow server, with your store as --backend-store-uri")
 
 
 def _best_table(result: SearchResult) -> Table:
@@ -88,8 +88,4 @@ def configuration_in_words(config: TrialConfig) -> str:
 def _print_failures(result: SearchResult, console: Console) -> None:
     failed = [trial for trial in result.trials if trial.state is TrialState.FAILED]
     for trial in failed[:3]:
-        _say(console, f"  trial {trial.name} failed: {trial.reason}")
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        say(console, f"  trial {trial.name} failed: {trial.reason}")

@@ -65,8 +65,8 @@ def test_a_wide_layer_needs_less_beside_what_it_keeps_than_a_narrow_one() -> Non
     assert peak(widths=(200,)) < peak(widths=(190,))
 
 
-# Some of the 24 trainings on an H200 (torch 2.11, cuDNN 9.19, bf16) that the formula was not fitted
-# to: MiB that torch had allocated at most. Of the others two are predicted 19 % too low.
+# Some of the 24 trainings on an H200 (torch 2.11, cuDNN 9.19, bf16) that cuDNN's constants were not
+# fitted to: MiB that torch had allocated at most. Of the others two are predicted 19 % too low.
 @pytest.mark.parametrize(
     ("widths", "more", "lookback", "batch_size", "allocated"),
     [

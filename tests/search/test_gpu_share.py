@@ -11,7 +11,7 @@ from pipelines.splits import SearchData
 from search import gpu_share
 from search.config import Resources, SearchConfig, parse_config
 from search.crowd import Crowd, gpu_share_note
-from search.gpu_probe import GpuProbe, Memory, evaluations_per_second, shortened
+from search.gpu_probe import GpuProbe, Memory, _reason, evaluations_per_second, shortened
 from search.gpu_share import (
     drawn_configs,
     fastest_number,
@@ -133,6 +133,12 @@ def test_where_the_largest_breaks_alone_nothing_is_shared(
     assert rates_together(config, data, 8, FakeProbe(used_bytes=None)) == {}
 
 
+def test_nothing_is_measured_where_memory_holds_one(config: SearchConfig, data: SearchData) -> None:
+    probe = FakeProbe(used_bytes=50 * GIB)
+    assert rates_together(config, data, 8, probe) == {}
+    assert probe.rated == []
+
+
 def test_more_than_a_number_that_breaks_are_not_tried(
     config: SearchConfig, data: SearchData
 ) -> None:
@@ -214,7 +220,7 @@ def test_an_unknown_gpu_is_measured(
     assert slots_for(on(config), data, on_cuda.said.append) == Slots(8, 1, 0.25, "cuda")
     assert on_cuda.num_measured == 1
     (line,) = on_cuda.said
-    assert "evaluations a second: 10.0 of 1, 19.5 of 2, 30.0 of 4 at a time" in line
+    assert "4 at a time; evaluations a second by how many: 1: 10.0, 2: 19.5, 4: 30.0" in line
 
 
 def test_a_study_keeps_to_what_it_has_noted(
@@ -271,6 +277,12 @@ def test_half_as_many_share_a_gpu_after_one_had_too_little(
 # Processes
 
 
+def test_of_a_long_error_its_first_line_is_the_reason() -> None:
+    error = RuntimeError("CUDA error: out of luck\nCompile with TORCH_USE_CUDA_DSA to see where.")
+    assert _reason(error) == "RuntimeError: CUDA error: out of luck"
+    assert _reason(RuntimeError()) == "RuntimeError: no reason given"
+
+
 @pytest.fixture
 def tried(config: SearchConfig, data: SearchData) -> TrialConfig:
     return drawn_configs(config.space, config.training, Limits(data, 5_000, None))[0]
@@ -287,7 +299,7 @@ def on_a_declared_gpu(data: SearchData, monkeypatch: pytest.MonkeyPatch) -> Tria
 def test_processes_run_trials_at_the_same_time(
     local_ray: None, on_a_declared_gpu: TrialJob, tried: TrialConfig
 ) -> None:
-    with GpuProbe(on_a_declared_gpu, 2) as probe:
+    with GpuProbe(on_a_declared_gpu, 2, pytest.fail) as probe:
         assert probe.memory_of(tried) == Memory(0, 0)
         assert probe.rate(tried, 2) > 0
 
@@ -297,6 +309,9 @@ def test_processes_that_break_get_nothing_done(
     local_ray: None, on_a_declared_gpu: TrialJob, tried: TrialConfig
 ) -> None:
     too_long = tried.training.model_copy(update={"lookback": 100_000})
-    with GpuProbe(on_a_declared_gpu, 2) as probe:
+    said: list[str] = []
+    with GpuProbe(on_a_declared_gpu, 2, said.append) as probe:
         assert probe.memory_of(tried.model_copy(update={"training": too_long})) is None
         assert probe.rate(tried.model_copy(update={"training": too_long}), 2) == 0
+    assert "1 at a time broke (ValueError: " in said[0]
+    assert "2 at a time broke (ValueError: " in said[1]

@@ -65,3 +65,14 @@ def test_a_node_that_cannot_import_the_project_is_named(
     monkeypatch.setattr(cluster, "_look_around", without_project)
     with pytest.raises(ConfigError, match=r"cannot: .*No module named 'pydantic'; install lstm"):
         check_nodes(CPU, JOINED)
+
+
+def test_what_was_asked_beforehand_is_read_once(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (node,) = ray.nodes()
+    another = ray.put(cluster._surroundings() | {"torch": "1.0", "CUDA": "no"})
+    monkeypatch.setattr(cluster, "_asked", {node["NodeID"]: another})
+    with pytest.raises(ConfigError, match=r"torch is 1\.0 there"):
+        check_nodes(CPU, JOINED)
+    check_nodes(CPU, JOINED)
