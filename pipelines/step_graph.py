@@ -8,7 +8,7 @@ CUDA graphs).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -46,55 +46,52 @@ def _own_stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
+TrainStep = Callable[[Tensor, Tensor], Tensor]
+"""Takes a step from origins [B] and a learning rate [], both on the device, for which it never
+waits; returns the loss."""
+
+
 class StepGraph:
     """Takes training steps: the first few as they come, the others by replaying one of them.
 
     Between two steps the weights may be read and written in place, but not replaced.
     """
 
-    def __init__(
-        self,
-        train_step: Callable[[Tensor, Tensor], Tensor],
-        device: torch.device,
-        capture: Callable[[Step], Step] = capture,
-    ) -> None:
+    def __init__(self, device: torch.device, capture: Callable[[Step], Step] = capture) -> None:
         """Prepare to take steps.
 
         Args:
-            train_step: takes one from origins [B] and a learning rate [], both on the device;
-                never waits for the device.
             device: where.
             capture: makes a step that is fast of one that was taken a few times.
         """
-        self._train_step, self._capture = train_step, capture
+        self._capture = capture
         self._learning_rate = torch.zeros((), device=device)
         self._origins: Tensor | None = None
         self._replay: Step | None = None
         self._num_eager = 0
 
-    def __call__(self, origins: Tensor, learning_rate: float) -> Tensor:
-        """Take a step; return the loss, which the next step overwrites."""
+    def __call__(self, train_step: TrainStep, origins: Tensor, learning_rate: float) -> Tensor:
+        """Take a step, the same each time; return the loss, which the next step overwrites."""
+        # The step is not held: it is mostly of whoever holds this, and a circle of the two would
+        # keep the device's memory until Python next looks for circles.
         if self._origins is None:
             self._origins = torch.empty_like(origins)
         self._origins.copy_(origins)
         self._learning_rate.fill_(learning_rate)
+        step = partial(train_step, self._origins, self._learning_rate)
         if self._replay is None and self._num_eager < NUM_EAGER_STEPS:
             self._num_eager += 1
-            return self._take_eagerly()
+            return self._take_eagerly(step)
         if self._replay is None:
-            self._replay = self._capture(self._take)
+            self._replay = self._capture(step)
         return self._replay()
 
-    def _take(self) -> Tensor:
-        assert self._origins is not None, "the windows of a step are set before it"
-        return self._train_step(self._origins, self._learning_rate)
-
-    def _take_eagerly(self) -> Tensor:
+    def _take_eagerly(self, step: Step) -> Tensor:
         if self._learning_rate.device.type != "cuda":
-            return self._take()
+            return step()
         stream, current = _own_stream(), torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            loss = self._take()
+            loss = step()
         current.wait_stream(stream)
         return loss

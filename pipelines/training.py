@@ -13,7 +13,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -230,16 +230,15 @@ class Training:
         self.step = 0
         self.device = windows.values.device
         self.precision = resolve_precision(config.precision, self.device)
+        has_graph = has_graph and self.device.type == "cuda"
         self.optimizer = AdamW(
             forecaster.parameters(),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             fused=True,
-            capturable=self.device.type == "cuda" and has_graph,
+            capturable=has_graph,
         )
-        self._take_step: Callable[[Tensor, float], Tensor] = self.train_step
-        if self.device.type == "cuda" and has_graph:
-            self._take_step = StepGraph(self.train_step, self.device)
+        self._step_graph = StepGraph(self.device) if has_graph else None
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -351,6 +350,11 @@ class Training:
         if not math.isfinite(loss):
             raise TrainingDiverged(end)
         return loss
+
+    def _take_step(self, origins: Tensor, learning_rate: float) -> Tensor:
+        if self._step_graph is None:
+            return self.train_step(origins, learning_rate)
+        return self._step_graph(self.train_step, origins, learning_rate)
 
     def train_step(self, origins: Tensor, learning_rate: float | Tensor) -> Tensor:
         """Take one step on the windows at some origins [B]; return the loss, on the device."""

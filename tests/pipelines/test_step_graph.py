@@ -1,5 +1,7 @@
 """A replayed step is the step itself; what is captured is taken, without a GPU, as it comes."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -67,8 +69,7 @@ def test_a_training_of_replayed_steps_is_the_same_training(
 ) -> None:
     data, capture = make_data(), Capture()
     plain, replayed = (training(data, num_parts=num_parts) for _ in range(2))
-    graph = StepGraph(replayed.train_step, replayed.device, capture)
-    replayed._take_step = graph
+    replayed._step_graph = StepGraph(replayed.device, capture)
 
     losses = [each.train_loss for each in plain], [each.train_loss for each in replayed]
 
@@ -92,16 +93,35 @@ def test_a_replay_reads_windows_and_learning_rate_where_the_capture_did() -> Non
         seen.append((origins.data_ptr(), learning_rate.data_ptr()))
         return origins.sum() * learning_rate
 
-    graph = StepGraph(train_step, torch.device("cpu"), Capture())
+    graph = StepGraph(torch.device("cpu"), Capture())
     for step in range(6):
-        loss = graph(torch.tensor([step, 1]), learning_rate=0.5)
+        loss = graph(train_step, torch.tensor([step, 1]), learning_rate=0.5)
         assert loss == 0.5 * (step + 1)
     assert len(set(seen)) == 1
 
 
+def test_a_training_and_its_graph_are_freed_without_a_search_for_circles(
+    make_data: MakeData,
+) -> None:
+    def capture(step: Step) -> Step:
+        loss = step()
+        return lambda: loss
+
+    held = training(make_data())
+    held._step_graph = StepGraph(held.device, capture)
+    assert len(list(held)) == 3
+    seen = weakref.ref(held)
+    gc.disable()
+    try:
+        del held
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
 def test_on_a_cpu_nothing_is_captured(make_data: MakeData) -> None:
     asked = training(make_data(), has_graph=True)
-    assert not isinstance(asked._take_step, StepGraph)
+    assert asked._step_graph is None
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -126,7 +146,7 @@ def test_a_cuda_graph_trains_as_plain_steps_do(
     data, more = make_data(), {"num_parts": num_parts}
     plain = training(data, "cuda", model, config, **more)
     replayed = training(data, "cuda", model, config, **more, has_graph=True)
-    assert isinstance(replayed._take_step, StepGraph)
+    assert replayed._step_graph is not None
     for one, other in zip(plain, replayed, strict=True):
         assert other.train_loss == pytest.approx(one.train_loss, rel=1e-3)
         assert other.errors.mae == pytest.approx(one.errors.mae, rel=1e-3)

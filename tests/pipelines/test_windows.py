@@ -25,12 +25,13 @@ def test_a_window_holds_the_rows_before_its_origin_and_the_future_those_after(
     data = make_data()
     windows = windows_of(data)
     encoded = Scaling.fit(data).encode(data.values)
-    origins = torch.tensor([10, 33])
+    origins = torch.tensor([10, 33, 120 - 4])  # the first one, and the last one
     window, known = windows.inputs(origins)
     assert known is not None
     for place, t in enumerate(origins.tolist()):
         np.testing.assert_array_equal(window[place], encoded[t - 10 : t])
         np.testing.assert_array_equal(known[place], data.known[t - 10 : t + 4])
+        np.testing.assert_array_equal(windows.spans(origins, 1)[place], encoded[t - 10 : t + 4, 1])
         np.testing.assert_array_equal(windows.future(origins)[place], encoded[t : t + 4, :1])
         np.testing.assert_array_equal(windows.true_future(origins)[place], data.truth[t : t + 4])
         np.testing.assert_array_equal(windows.last_level(origins)[place], data.values[t - 1, :1])

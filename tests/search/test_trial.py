@@ -1,7 +1,9 @@
 """One trial: evaluations in order, weights with the best of them, the same for the same seed."""
 
 import dataclasses
-from itertools import accumulate, count
+import gc
+import weakref
+from itertools import accumulate, count, islice
 from typing import Any
 
 import pytest
@@ -13,12 +15,19 @@ from pipelines.evaluation import evaluate
 from pipelines.metrics import Errors
 from pipelines.scaling import Scaling
 from pipelines.splits import SearchData
-from pipelines.training import Evaluation, TrainingDiverged
+from pipelines.training import Evaluation, Training, TrainingDiverged
 from pipelines.training_config import TrainConfig
 from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import Windows, build_windows, evenly_spaced
 from search.space import TrialConfig
-from search.trial import SecondTry, TrialOutOfMemory, TrialStep, is_out_of_memory, run_trial
+from search.trial import (
+    SecondTry,
+    TrialOutOfMemory,
+    TrialStep,
+    begin_training,
+    is_out_of_memory,
+    run_trial,
+)
 
 UNREPEATABLE = ("steps_per_second", "peak_memory_bytes", "train_seconds", "evaluate_seconds")
 
@@ -107,6 +116,28 @@ def test_a_trial_leaves_the_random_state_of_its_process_alone(data: SearchData) 
     before = torch.get_rng_state()
     list(run_trial(small_config(dropout=0.3), data, 1, "mae"))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("num_steps", [1, None])
+def test_a_trial_that_is_over_or_left_frees_its_memory_at_once(
+    data: SearchData, monkeypatch: pytest.MonkeyPatch, num_steps: int | None
+) -> None:
+    trainings: weakref.WeakSet[Training] = weakref.WeakSet()
+
+    def begin(*arguments: Any) -> Training:
+        begun = begin_training(*arguments)
+        trainings.add(begun)
+        return begun
+
+    monkeypatch.setattr("search.trial.begin_training", begin)
+    gc.disable()  # what needs it would stay on a device until it runs
+    try:
+        steps = run_trial(small_config(), data, 1, "mae")
+        assert list(islice(steps, num_steps))
+        steps.close()
+        assert list(trainings) == []
+    finally:
+        gc.enable()
 
 
 def test_a_trial_runs_on_as_many_threads_as_it_is_told(data: SearchData) -> None:
