@@ -130,7 +130,7 @@ def _join(address: str, resources: Resources, says: Mapping[str, Any]) -> None:
         "excludes": ["__pycache__"],
     }
     ray.init(address=address, runtime_env=environment, **says)
-    for node in _living_nodes():  # they answer beside the driver's imports
+    for node in living_nodes():  # they answer beside the driver's imports
         _asked[node["NodeID"]] = _ask(node)
 
 
@@ -256,10 +256,11 @@ def _check_that_it_answers(address: str) -> None:
 
 def machines() -> list[dict[str, float]]:
     """What each connected machine has of CPU, GPU and other resources."""
-    return [node["Resources"] for node in _living_nodes()]
+    return [node["Resources"] for node in living_nodes()]
 
 
-def _living_nodes() -> list[dict[str, Any]]:
+def living_nodes() -> list[dict[str, Any]]:
+    """The connected machines, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]
 
 
@@ -271,7 +272,7 @@ def check_nodes(slots: Slots, resources: Resources) -> None:
     Raises:
         ConfigError: naming the first node that does not, and in what it differs.
     """
-    nodes = _living_nodes()
+    nodes = living_nodes()
     if len(nodes) == 1 and _joined_address(resources) is None:
         return
     needs = slots.cpus_per_trial, slots.gpus_per_trial

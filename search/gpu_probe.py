@@ -9,6 +9,7 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.cluster import living_nodes
 from search.space import TrialConfig
 from search.trial import SecondTry, TrialOutOfMemory, run_trial
 from search.trial_actor import TrialJob
@@ -50,7 +51,7 @@ class GpuProbe:
         self._job, self._number, self._say = job, number, say
 
     def __enter__(self) -> Self:
-        gpu = next(node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU"))
+        gpu = next(node for node in living_nodes() if node["Resources"].get("GPU"))
         needs = _remote_prober.options(
             num_cpus=self._job.slots.cpus_per_trial,
             num_gpus=1 / self._number,
@@ -68,8 +69,7 @@ class GpuProbe:
 
     def __exit__(self, *_: object) -> None:
         # Each ends first what it was asked: under NVIDIA's Multi-Process Service a process that is
-        # killed while it uses the GPU may break those that use it later (its guide, "Client Early
-        # Termination").
+        # killed while it uses the GPU may break those that use it later.
         ended = [prober.__ray_terminate__.remote() for prober in self._probers]
         ray.wait(ended, num_returns=self._number, timeout=END_SECONDS)
         for prober in self._probers:
