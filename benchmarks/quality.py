@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -29,6 +30,15 @@ from search.record import TrialRecord, metric_value
 
 Course = Sequence[tuple[float, float]]
 """Seconds since the command, and the best validation value from then on."""
+
+
+def series_named(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the settings of the table that FILE[:HORIZON[:TARGET,…]] means."""
+    path, horizon, targets = (*text.split(":"), "", "")[:3]
+    settings: dict[str, Any] = {} if path == "electricity" else {"path": path}
+    settings |= {"horizon": int(horizon)} if horizon else {}
+    settings |= {"targets": targets.split(",")} if targets else {}
+    return Path(path).stem, settings
 
 
 def searched(flags: Sequence[str], seconds: float) -> Course:
@@ -146,15 +156,10 @@ def main() -> None:
     variants = dict(each.split(":", 1) for each in given.variant)
     courses: dict[str, dict[str, list[Course]]] = {}
     for seed, series, variant in itertools.product(range(given.seeds), given.series, variants):
-        path, horizon, targets = (*series.split(":"), "", "")[:3]
-        name = Path(path).stem
+        name, given_data = series_named(series)
         kept = given.folder / f"{name}.{variant}.{seed}.json"
         if not kept.exists():
-            flags = ["--seed", str(seed)]
-            flags += [] if path == "electricity" else ["--data", path]
-            flags += ["--horizon", horizon] if horizon else []
-            for target in filter(None, targets.split(",")):
-                flags += ["--target", target]
+            flags = ["--seed", str(seed), "--set", f"data={json.dumps(given_data)}"]
             for setting in filter(None, variants[variant].split(",")):
                 flags += ["--set", setting]
             kept.write_text(json.dumps(searched(flags, given.seconds)), encoding="utf-8")

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from torch.nn.utils import clip_grad_norm_
 from models.config import LSTMConfig, WindowShape
 from models.forecaster import Forecaster
 from pipelines import windows as window_index
+from pipelines.device import peak_memory_bytes, resolve_precision, wait_for
 from pipelines.evaluation import EVALUATION_BATCH_SIZE, evaluate
 from pipelines.metrics import Errors
 from pipelines.optimizer import AdamW
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Evaluation",
-    "Precision",
     "TrainConfig",
     "Training",
     "TrainingBudget",
@@ -50,11 +48,8 @@ __all__ = [
     "evaluate",
     "forecaster_for",
     "learning_rate_at",
-    "resolve_precision",
     "window_shape",
 ]
-
-Precision = Literal["float32", "bf16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,28 +123,6 @@ class TrainingDiverged(RuntimeError):  # noqa: N818 - a trial's outcome rather t
 
     def __reduce__(self) -> tuple[type[TrainingDiverged], tuple[int]]:
         return type(self), (self.step,)  # pickle would call the class with the message
-
-
-def resolve_precision(
-    precision: Literal["auto", "float32", "bf16"], device: torch.device | str
-) -> Precision:
-    """Return the precision on a device: `auto` is bf16 where the hardware computes in it.
-
-    A study calls this once and records the answer, so that mixed machines do not mix numerics.
-
-    Raises:
-        ValueError: bf16 is asked of a device that does not compute in it.
-    """
-    has_bf16 = _has_bf16(torch.device(device))
-    if precision == "auto":
-        return "bf16" if has_bf16 else "float32"
-    if precision == "bf16" and not has_bf16:
-        # Emulated, an LSTM step takes six times as long on a CPU, and oneDNN refuses it.
-        raise ValueError(
-            f"precision bf16 needs a device that computes in it: got {device} without; "
-            "choose float32 or auto"
-        )
-    return precision
 
 
 def window_shape(training: TrainConfig, data: SearchData) -> WindowShape:
@@ -268,7 +241,7 @@ class Training:
             errors=errors,
             learning_rate=learning_rate_at(end - 1, config),
             steps_per_second=(end - first) / (trained - started),
-            peak_memory_bytes=_peak_memory_bytes(self.device),
+            peak_memory_bytes=peak_memory_bytes(self.device),
             num_windows=len(origins),
             is_full=len(origins) == len(every_origin),
             train_seconds=trained - started,
@@ -345,7 +318,7 @@ class Training:
             for step, origins in enumerate(batches, start=first):
                 total += self._take_step(origins, learning_rate_at(step, self.config))
         # The one synchronisation with the device: asking after each step would stall it.
-        _wait_for(self.device)
+        wait_for(self.device)
         loss = total.item() / (end - first)
         if not math.isfinite(loss):
             raise TrainingDiverged(end)
@@ -434,28 +407,3 @@ def _derive_seed(
     """Return a seed for one purpose, independent of the seeds for others and for other steps."""
     entropy = (seed, *purpose.encode(), step)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def _wait_for(device: torch.device) -> None:
-    """Wait until a device has done what it was given, and leave the core to others meanwhile.
-
-    Reading a result keeps a core busy as long, which trials that share a GPU need for their driver.
-    """
-    if device.type == "cuda":
-        end = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        end.record(torch.cuda.current_stream(device))
-        end.synchronize()
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

@@ -34,6 +34,7 @@ use_token_if_there()
 
 import ray  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
+from ray._private import utils as ray_utils  # noqa: E402
 from ray._private.node import Node  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
@@ -164,7 +165,8 @@ def _prepared_workers() -> dict[str, str]:
     if (PROJECT / "pyproject.toml").exists():  # this checkout's code, wherever another is installed
         paths = [str(PROJECT), *paths]
     return {
-        "RAY_preload_python_modules": "search.trial_actor",
+        # pydantic reads the sources of settings, the longer the more modules there are.
+        "RAY_preload_python_modules": "search.config,search.trial_actor",
         "PYTHONPATH": os.pathsep.join(paths),
     }
 
@@ -187,14 +189,17 @@ def _loopback_only() -> Iterator[None]:
 def _few_processes(has_log_monitor: bool) -> Iterator[None]:
     """Let a Ray that starts within leave out what a cluster of one does not use.
 
-    The autoscaler, the dashboard (Ray 2.60 starts its process without it too), and what brings the
-    workers' output to the driver: two seconds of four. Ray has no switch for it.
+    The autoscaler, the dashboard (Ray 2.60 starts its process without it too), what brings the
+    workers' output to the driver, and what the agent of the dashboard loads where `ray[default]`
+    is installed. Ray has no switch for it.
     """
     spared = ["start_monitor", "start_api_server"]
     spared += [] if has_log_monitor else ["start_log_monitor"]
     with ExitStack() as stack:
         for name in spared:
             stack.enter_context(patch.object(Node, name, lambda *_, **__: None))
+        is_missing = patch.object(ray_utils, "get_dashboard_dependency_error", ImportError)
+        stack.enter_context(is_missing)
         yield
 
 

@@ -161,6 +161,7 @@ def _explain_grid(config: SearchConfig, console: Console, account: Account) -> i
     from search.places import study_locked
     from search.report.page import write_report
     from search.report.pictures import write_pictures
+    from search.screen import say
     from search.sync import show_study
     from search.tracking import ViewError
 
@@ -171,7 +172,7 @@ def _explain_grid(config: SearchConfig, console: Console, account: Account) -> i
         with suppress(ViewError):  # that MLflow is behind, and how it catches up, was said
             show_study(config, trusts_ended_runs=True)
     account.report = str(report)
-    console.print(f"report    {report}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"report    {report}")
     return 0
 
 

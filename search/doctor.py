@@ -31,6 +31,7 @@ from search.places import (
     tracking_uri,
 )
 from search.resolve import has_unused_gpu
+from search.screen import say
 from search.studies import num_bytes_in, size_in_words
 from search.study import UnknownStudyError, read_study, shown_url
 
@@ -94,10 +95,10 @@ def print_findings(config: SearchConfig, console: Console) -> bool:
     for finding in examine(config):
         counts[finding.verdict] += 1
         line = f"{finding.verdict:<8} {finding.what:<11} {finding.text}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
     broken, warnings = counts[Verdict.BROKEN], counts[Verdict.WARNING]
     total = f"{broken} broken, {warnings} warnings; remedies: docs/troubleshooting.md"
-    console.print(total, markup=False, highlight=False)
+    say(console, total)
     return broken == 0
 
 

@@ -80,10 +80,10 @@ def finalize(
         set_verbosity(is_verbose)
         slots = slots_for(config, search_data, partial(say, console))
         check_nodes(slots, config.resources)
-        console.print(
+        say(
+            console,
             f"finalists: the best {len(best)}, {config.final.seeds} seeds each on {len(folds)} "
             "rolling origins",
-            highlight=False,
         )
         winner = train_finalists(config, best, folds, slots, console, is_quiet)[0]
         ensemble = load_ensemble(config, winner, search_data, fold=len(folds) - 1)

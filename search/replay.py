@@ -21,6 +21,7 @@ from search.places import record_url
 from search.progress import METRIC_NAMES
 from search.record import RecordedEvaluation, TrialRecord, TrialState, metric_value
 from search.resolve import resolve_device
+from search.screen import say, say_lines
 from search.slots import Slots
 from search.study import read_study
 from search.trial import SecondTry, TrialStep, run_trial
@@ -101,8 +102,8 @@ def replay(
     device = resolve_device(device or config.resources.device)
     used_seed = trial.seed if seed is None else seed
     for line in _remarks(notes, trial, device, used_seed):
-        _say(console, f"note: {line}")
-    _say(console, f"trial {trial.name}, recorded as {trial.state}{_because(trial)}")
+        say(console, f"note: {line}")
+    say(console, f"trial {trial.name}, recorded as {trial.state}{_because(trial)}")
     slots = Slots(1, config.resources.cpus_per_trial, 0, device)
     steps = run_trial(
         trial.config,
@@ -114,7 +115,7 @@ def replay(
         save_every_seconds=math.inf,
     )
     comparison = _follow(steps, trial, config, console)
-    _say(console, _verdict(comparison))
+    say(console, _verdict(comparison))
     return comparison
 
 
@@ -182,23 +183,23 @@ def _follow(
     last_step = max(known, default=0)
     was_stopped = trial.state is TrialState.PRUNED and trial.reason.startswith("stopped early")
     name = METRIC_NAMES[config.search.metric]
-    _say(console, f"{'step':>12} {name + ' recorded':>16} {'replayed':>16} {'difference':>12}")
+    say(console, f"{'step':>12} {name + ' recorded':>16} {'replayed':>16} {'difference':>12}")
     try:
         for step in steps:
             if isinstance(step, SecondTry):
-                _say(console, f"note: {step.reason}")
+                say(console, f"note: {step.reason}")
                 continue
             recorded = trial.final if step.is_final else known.get(step.evaluation.step)
             if recorded is not None:
                 comparison.add(step.evaluation, recorded.evaluation)
-            _say(console, _line(step, recorded, config))
+            say(console, _line(step, recorded, config))
             if was_stopped and step.evaluation.step >= last_step:
-                _say(console, f"ends where the recorded trial was {trial.reason}")
+                say(console, f"ends where the recorded trial was {trial.reason}")
                 break
     except TrainingDiverged as diverged:
-        _say(console, f"diverged by step {diverged.step}")
+        say(console, f"diverged by step {diverged.step}")
     except Exception as error:  # whatever broke the trial is what is looked for
-        _say(console, traceback.format_exc().rstrip())
+        say_lines(console, traceback.format_exc())
         raise ReplayFailed(f"trial {trial.number} failed again, or anew: {error!r}") from error
     return comparison
 
@@ -238,7 +239,3 @@ def _distance(one: float, other: float) -> float:
 
 def _because(trial: TrialRecord) -> str:
     return f": {trial.reason}" if trial.reason else ""
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

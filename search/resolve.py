@@ -7,10 +7,10 @@ from random import SystemRandom
 
 import torch
 
+from pipelines.device import resolve_precision
 from pipelines.metrics import naive_scale
 from pipelines.series import load
 from pipelines.splits import SearchData, split
-from pipelines.training import resolve_precision
 from search.config import ConfigError, SearchConfig
 from search.grid import plan_grid
 from search.limits import Limits, check_space

@@ -1,13 +1,24 @@
-"""TPE over a bounded part of a study, so that a proposal costs the same however long it grows."""
+"""How proposals are drawn.
+
+TPE looks at a bounded part of a study, so that a proposal costs the same however long it grows. And
+of several proposals the one is tried that costs least to train: what a trial costs varies by a
+hundred, and says little of how good it will be (docs/performance.md).
+"""
 
 import heapq
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.samplers import TPESampler
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    _get_single_value,
+)
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.samplers._tpe import _truncnorm
 from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, TrialState
@@ -108,3 +119,104 @@ def rank_of_trial(frozen: FrozenTrial) -> tuple[float, float]:
         return 1.0, 0.0
     step, value = max(frozen.intermediate_values.items())
     return -step, math.inf if math.isnan(value) else value
+
+
+class DryDraw:
+    """Stands in for a trial while its values are drawn, and leaves no trace in the study."""
+
+    def __init__(
+        self,
+        sampler: BaseSampler,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        together: dict[str, BaseDistribution],
+    ):
+        """Draw the dimensions that `sampler` draws together; the others as they are asked for."""
+        self._sampler, self._study, self._trial = sampler, study, trial
+        self._drawn = sampler.sample_relative(study, trial, together)
+        self.params: dict[str, Any] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Draw one of the choices."""
+        return self._suggest(name, CategoricalDistribution(choices))
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        """Draw a whole number."""
+        return int(self._suggest(name, IntDistribution(low, high, log, step)))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Draw a number."""
+        return float(self._suggest(name, FloatDistribution(low, high, log, step)))
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        if distribution.single():
+            value = _get_single_value(distribution)
+        elif name in self._drawn and _contains(distribution, self._drawn[name]):
+            value = self._drawn[name]
+        else:
+            value = self._sampler.sample_independent(self._study, self._trial, name, distribution)
+        self.params[name], self.distributions[name] = value, distribution
+        return value
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    return distribution._contains(distribution.to_internal_repr(value))
+
+
+class CheapestSampler(BaseSampler):
+    """Has another sampler draw several times, and hands out what costs least.
+
+    Made for one proposal.
+    """
+
+    def __init__(
+        self,
+        sampler: BaseSampler,
+        count: int,
+        draw: Callable[[DryDraw], object],
+        cost: Callable[[DryDraw], float],
+    ):
+        """Prepare to draw.
+
+        Args:
+            sampler: who draws.
+            count: how often.
+            draw: asks for every value of a point.
+            cost: of the point that was drawn.
+        """
+        self._sampler, self._count = sampler, count
+        self._draw, self._cost = draw, cost
+        self._cheapest: DryDraw | None = None
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Draw, and return the dimensions of what costs least."""
+        together = self._sampler.infer_relative_search_space(study, trial)
+        draws = [DryDraw(self._sampler, study, trial, together) for _ in range(self._count)]
+        for draw in draws:
+            self._draw(draw)
+        self._cheapest = min(draws, key=self._cost)
+        return self._cheapest.distributions
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return its values."""
+        assert self._cheapest is not None, "Optuna asks for the dimensions first"
+        return self._cheapest.params
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Draw a value that was not drawn with the others."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)

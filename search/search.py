@@ -144,7 +144,7 @@ def search_study(
     """
     study, skipped_starts = _open(config, folds[-1], plan, held, console)
     for skipped in skipped_starts:
-        console.print(f"  start left out: {skipped}", markup=False, highlight=False)
+        say(console, f"  start left out: {skipped}")
     kept = KeptWeights(config.studies_folder / study.name)
     sessions = study.attributes.get("ray_sessions", [])
     study.note("ray_sessions", list(dict.fromkeys([*sessions, session_folder()])))

@@ -28,6 +28,7 @@ from search.progress import METRIC_NAMES
 from search.projection import last_time
 from search.record import Ending, TrialRecord, TrialState, leaderboard, metric_value
 from search.result import SearchResult, recorded_baselines
+from search.screen import say, say_lines
 from search.study import UnknownStudyError, read_study
 from search.summary import print_summary
 
@@ -148,7 +149,7 @@ def print_study(config: SearchConfig, console: Console) -> None:
         "weights": _folder_in_words(weights_folder(config, name)),
     }
     for heading, text in lines.items():
-        _say(console, f"{heading:<9} {text}")
+        say(console, f"{heading:<9} {text}")
     ending = Ending(notes.get("state", Ending.INTERRUPTED))
     baselines, url = recorded_baselines(notes), notes.get("mlflow_url")
     print_summary(SearchResult(config, ending, tuple(trials), baselines, url), console)
@@ -165,25 +166,25 @@ def print_trial(config: SearchConfig, number: int, console: Console) -> None:
     _, trial = recorded_trial(config, number)
     metric = config.search.metric
     value = "" if trial.value is None else f", {METRIC_NAMES[metric]} {trial.value:.6g}"
-    _say(console, f"trial {trial.name}: {trial.state}{value}")
+    say(console, f"trial {trial.name}: {trial.state}{value}")
     if trial.reason:
-        _say(console, f"reason    {trial.reason}")
+        say(console, f"reason    {trial.reason}")
     for reason in trial.retries:
-        _say(console, f"retried   {reason}")
-    _say(console, f"ran       {in_words(trial.started_at)} to {in_words(trial.ended_at)}")
+        say(console, f"retried   {reason}")
+    say(console, f"ran       {in_words(trial.started_at)} to {in_words(trial.ended_at)}")
     ran_on = ", ".join(f"{name} {value}" for name, value in trial.ran_on.items())
-    _say(console, f"ran on    {ran_on or '-'}")
-    _say(console, f"seed      {trial.seed}")
+    say(console, f"ran on    {ran_on or '-'}")
+    say(console, f"seed      {trial.seed}")
     if trial.config is not None:
-        _say(console, f"model     {trial.num_parameters:,} parameters")
+        say(console, f"model     {trial.num_parameters:,} parameters")
         plain = trial.config.model_dump(mode="json")
-        _say(console, yaml.safe_dump(plain, sort_keys=False, default_flow_style=None).rstrip())
+        say_lines(console, yaml.safe_dump(plain, sort_keys=False, default_flow_style=None))
     if trial.evaluations:
         console.print(_evaluations_table(trial, metric), markup=False)
     if trial.traceback:
-        _say(console, trial.traceback.rstrip())
+        say_lines(console, trial.traceback)
     if trial.state is not TrialState.REJECTED:
-        _say(console, f"replay    {replay_command(config, number)}")
+        say(console, f"replay    {replay_command(config, number)}")
 
 
 def _verdict(notes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -244,8 +245,3 @@ def _evaluations_table(trial: TrialRecord, metric: Metric) -> Table:
         step = f"{evaluation.step}" + (" whole" if recorded is trial.final else "")
         table.add_row(step, *row)
     return table
-
-
-def _say(console: Console, line: str) -> None:
-    shown = "\n".join(printable(part) for part in line.splitlines())
-    console.print(shown, markup=False, highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ then as the reported value, the best so far, from which pruning decides.
 """
 
 import json
+import math
 import time
 import warnings
 from collections import deque
@@ -49,7 +50,7 @@ from search.record import (
     proposal_seed,
     trial_seed,
 )
-from search.sampling import BoundedTPESampler, rank_of_trial
+from search.sampling import BoundedTPESampler, CheapestSampler, DryDraw, rank_of_trial
 from search.space import Choice, Dimension, Float, Int, Point, Space, TrialConfig, Value
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a user of Study reads nothing of Optuna
@@ -93,7 +94,7 @@ class Study:
         self._budget = budget
         self._settings = settings
         self._limits = limits
-        self._record.pruner = _pruner(settings, budget)
+        self._record.pruner = pruner_of(settings, budget)
         self._running: dict[int, optuna.Trial] = {}
         self._num_counted = sum(_state_of(t).counts for t in record.get_trials(deepcopy=False))
         self._planned: deque[tuple[PlannedRun, Point]] = deque()
@@ -208,10 +209,12 @@ class Study:
         except ValueError as error:
             return None, str(error)
         planned = trial.user_attrs.get("planned")
-        known_as = self._numbers.get(config, trial.number)
-        if known_as != trial.number and planned is None:
-            return None, f"the same as trial {known_as:03d}"
-        if reason := self._limits.why_refused(config):
+        reason = (
+            self._limits.why_refused(config)
+            if planned  # with another seed or fold, perhaps
+            else self._why_rejected(config, trial.number)
+        )
+        if reason is not None:
             return None, reason
         seed = planned["seed"] if planned else trial_seed(self._settings.seed, trial.number)
         trial.set_user_attr("config", config.model_dump_json())
@@ -241,13 +244,36 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if self._settings.sampler == "gp":
                 return optuna.samplers.GPSampler(seed=seed, n_startup_trials=num_startup)
-            return BoundedTPESampler(
+            sampler = BoundedTPESampler(
                 seed=seed,
                 n_startup_trials=num_startup,
                 multivariate=True,
                 group=True,
                 constant_liar=True,
             )
+        return CheapestSampler(
+            sampler,
+            self._settings.cheapest_of,
+            lambda draw: self._space.draw(_suggest_from(draw)),
+            lambda draw: self._cost(draw.params),
+        )
+
+    def _cost(self, point: Point) -> float:
+        """What the training of a proposal costs; infinite where it would be rejected."""
+        try:
+            config = self._space.config_at(point, self._budget)
+        except ValueError:
+            return math.inf
+        if self._why_rejected(config) is not None:
+            return math.inf
+        return self.training_teraflops(config)
+
+    def _why_rejected(self, config: TrialConfig, number: int | None = None) -> str | None:
+        """Why a configuration is not tried, by the trial of this number or a new one."""
+        known_as = self._numbers.get(config, number)
+        if known_as != number:
+            return f"the same as trial {known_as:03d}"
+        return self._limits.why_refused(config)
 
     # Telling what happened
 
@@ -575,7 +601,8 @@ def _tune_sqlite(connection: Any, _: Any) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def _pruner(settings: SearchSettings, budget: TrainingBudget) -> optuna.pruners.BasePruner:
+def pruner_of(settings: SearchSettings, budget: TrainingBudget) -> optuna.pruners.BasePruner:
+    """Who decides which trials stop early."""
     factor = settings.reduction_factor
     first_rung = settings.first_rung_steps or budget.evaluate_every_steps
     match settings.pruner:
@@ -603,7 +630,7 @@ def _forget_half_a_draw(trial: optuna.Trial) -> None:
         trial._cached_frozen_trial.distributions = {}
 
 
-def _suggest_from(trial: optuna.Trial) -> Callable[[str, Dimension], Value]:
+def _suggest_from(trial: optuna.Trial | DryDraw) -> Callable[[str, Dimension], Value]:
     def suggest(name: str, dimension: Dimension) -> Value:
         if isinstance(dimension, Choice):
             choices: Sequence[Value] = dimension.choices
@@ -617,7 +644,7 @@ def _suggest_from(trial: optuna.Trial) -> Callable[[str, Dimension], Value]:
     return suggest
 
 
-def _suggest_in_range(trial: optuna.Trial, name: str, dimension: Int | Float) -> Value:
+def _suggest_in_range(trial: optuna.Trial | DryDraw, name: str, dimension: Int | Float) -> Value:
     low, high, log = dimension.low, dimension.high, dimension.log
     if isinstance(dimension, Int):
         return trial.suggest_int(name, int(low), int(high), step=dimension.step or 1, log=log)

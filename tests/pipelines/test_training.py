@@ -14,6 +14,7 @@ from torch import Tensor
 from models.config import LSTMConfig, Skip
 from models.forecaster import Forecaster
 from pipelines.baselines import persistence
+from pipelines.device import resolve_precision
 from pipelines.evaluation import evaluate, evaluate_forecast
 from pipelines.metrics import Errors
 from pipelines.scaling import Scaling
@@ -24,7 +25,6 @@ from pipelines.training import (
     TrainingDiverged,
     build_forecaster,
     learning_rate_at,
-    resolve_precision,
     window_shape,
 )
 from pipelines.training_config import TrainConfig
@@ -295,28 +295,10 @@ def test_bf16_steps_learn_about_what_float32_steps_learn(
     assert errors["bf16"] == pytest.approx(errors["float32"], rel=0.1)
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "expected"),
-    [
-        ({"avx2": True}, "float32"),
-        ({"avx2": True, "avx512_bf16": True}, "bf16"),
-        ({"amx_bf16": True, "avx512_bf16": False}, "bf16"),
-    ],
-)
-def test_auto_is_bf16_where_the_cpu_computes_in_it(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: str
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert resolve_precision("auto", "cpu") == expected
-    assert resolve_precision("float32", "cpu") == "float32"
-
-
-def test_bf16_is_refused_where_the_cpu_does_not_compute_in_it(
+def test_training_refuses_bf16_where_the_cpu_does_not_compute_in_it(
     make_data: MakeData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    with pytest.raises(ValueError, match="computes in it: got cpu without; choose float32"):
-        resolve_precision("bf16", "cpu")
     with pytest.raises(ValueError, match="computes in it"):
         list(Prepared(make_data(), config(precision="bf16")).train())
 

@@ -4,6 +4,7 @@ import math
 import os
 import random
 import sqlite3
+import statistics
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -542,6 +543,20 @@ def test_two_seeds_propose_different_configurations(
         open_small_study(tmp_path / f"{seed}", sampler="random", seed=seed) for seed in (0, 1)
     )
     assert ask(one).config != ask(two).config
+
+
+@ON_FILES
+def test_tpe_tries_the_cheapest_of_its_proposals_and_no_other_sampler_does(
+    tmp_path: Path, open_small_study: OpenStudy
+) -> None:
+    def costs(sampler: str, cheapest_of: int) -> list[float]:
+        file = tmp_path / f"{sampler}-{cheapest_of}"
+        settings = {"sampler": sampler, "cheapest_of": cheapest_of, "trials": 8}
+        study = open_small_study(file, **settings)
+        return [study.training_teraflops(ask(study).config) for _ in range(8)]
+
+    assert statistics.mean(costs("tpe", 6)) < statistics.mean(costs("tpe", 1))
+    assert costs("random", 6) == costs("random", 1)
 
 
 def test_what_was_running_waits_again_as_it_was_and_comes_first(
