@@ -17,7 +17,7 @@ class TrainingBudget(Settings):
 
     max_steps: PositiveInt = 200
     """Optimiser steps, each on one batch of sampled windows."""
-    evaluate_every_steps: PositiveInt = 50
+    evaluate_every_steps: PositiveInt = 40
     """Steps between evaluations, where a search may stop a trial."""
     max_validation_windows: PositiveInt = 2048
     """Evenly spaced validation windows of an evaluation during training, so that its cost does

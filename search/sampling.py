@@ -1,8 +1,8 @@
 """How proposals are drawn.
 
-TPE looks at a bounded part of a study, so that a proposal costs the same however long it grows. And
-of several proposals the one is tried that costs least to train: what a trial costs varies by a
-hundred, and says little of how good it will be (docs/performance.md).
+TPE looks at a bounded part of a study, so that a proposal costs the same however long it grows.
+Before it has something to learn from, the cheaper of two random configurations is tried: what
+trials cost varies by a hundred, and says little of how good they will be (docs/performance.md).
 """
 
 import heapq
@@ -18,7 +18,7 @@ from optuna.distributions import (
     IntDistribution,
     _get_single_value,
 )
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.samplers._tpe import _truncnorm
 from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, TrialState
@@ -121,19 +121,12 @@ def rank_of_trial(frozen: FrozenTrial) -> tuple[float, float]:
     return -step, math.inf if math.isnan(value) else value
 
 
-class DryDraw:
+class RandomDraw:
     """Stands in for a trial while its values are drawn, and leaves no trace in the study."""
 
-    def __init__(
-        self,
-        sampler: BaseSampler,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        together: dict[str, BaseDistribution],
-    ):
-        """Draw the dimensions that `sampler` draws together; the others as they are asked for."""
+    def __init__(self, sampler: RandomSampler, study: optuna.Study, trial: FrozenTrial):
+        """Draw what is asked for, for `trial`."""
         self._sampler, self._study, self._trial = sampler, study, trial
-        self._drawn = sampler.sample_relative(study, trial, together)
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
 
@@ -154,69 +147,48 @@ class DryDraw:
         return float(self._suggest(name, FloatDistribution(low, high, log, step)))
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        if distribution.single():
-            value = _get_single_value(distribution)
-        elif name in self._drawn and _contains(distribution, self._drawn[name]):
-            value = self._drawn[name]
-        else:
-            value = self._sampler.sample_independent(self._study, self._trial, name, distribution)
+        value = (
+            _get_single_value(distribution)
+            if distribution.single()
+            else self._sampler.sample_independent(self._study, self._trial, name, distribution)
+        )
         self.params[name], self.distributions[name] = value, distribution
         return value
 
 
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    return distribution._contains(distribution.to_internal_repr(value))
-
-
-class CheapestSampler(BaseSampler):
-    """Has another sampler draw several times, and hands out what costs least.
-
-    Made for one proposal.
-    """
+class CheapestSampler(RandomSampler):
+    """Draws several points at random, and proposes the one that costs least."""
 
     def __init__(
         self,
-        sampler: BaseSampler,
+        seed: int,
         count: int,
-        draw: Callable[[DryDraw], object],
-        cost: Callable[[DryDraw], float],
+        draw: Callable[[RandomDraw], object],
+        cost: Callable[[RandomDraw], float],
     ):
         """Prepare to draw.
 
         Args:
-            sampler: who draws.
-            count: how often.
+            seed: of all draws.
+            count: points drawn for a proposal.
             draw: asks for every value of a point.
             cost: of the point that was drawn.
         """
-        self._sampler, self._count = sampler, count
-        self._draw, self._cost = draw, cost
-        self._cheapest: DryDraw | None = None
+        super().__init__(seed)
+        self._count, self._draw, self._cost = count, draw, cost
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Draw, and return the dimensions of what costs least."""
-        together = self._sampler.infer_relative_search_space(study, trial)
-        draws = [DryDraw(self._sampler, study, trial, together) for _ in range(self._count)]
-        for draw in draws:
-            self._draw(draw)
+        """Draw, and return the dimensions of the point that costs least."""
+        draws = [RandomDraw(self, study, trial) for _ in range(self._count)]
+        for each in draws:
+            self._draw(each)
         self._cheapest = min(draws, key=self._cost)
         return self._cheapest.distributions
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return its values."""
-        assert self._cheapest is not None, "Optuna asks for the dimensions first"
+        """Return its values; Optuna asks for the dimensions first."""
         return self._cheapest.params
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Draw a value that was not drawn with the others."""
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)

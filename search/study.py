@@ -50,7 +50,7 @@ from search.record import (
     proposal_seed,
     trial_seed,
 )
-from search.sampling import BoundedTPESampler, CheapestSampler, DryDraw, rank_of_trial
+from search.sampling import BoundedTPESampler, CheapestSampler, RandomDraw, rank_of_trial
 from search.space import Choice, Dimension, Float, Int, Point, Space, TrialConfig, Value
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a user of Study reads nothing of Optuna
@@ -61,6 +61,9 @@ EXHAUSTED_AFTER_REJECTIONS = 200
 EVALUATION_PREFIX = "evaluation/"
 FINAL_EVALUATION = "final_evaluation"
 GPU_SHARE = "gpu_share"
+
+_TRIED = (OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.RUNNING)
+"""Trials of which a sampler learns, or keeps away."""
 
 
 class SpaceExhaustedError(RuntimeError):
@@ -240,26 +243,28 @@ class Study:
         is_stuck = _num_rejected_last(frozen_trials[:number]) >= RANDOM_AFTER_REJECTIONS
         if is_stuck or self._settings.sampler in ("random", "grid"):
             return optuna.samplers.RandomSampler(seed)
+        num_known = sum(trial.state in _TRIED for trial in frozen_trials)
+        if num_known < num_startup:
+            return CheapestSampler(
+                seed,
+                self._settings.startup_draws,
+                lambda draw: self._space.draw(_suggest_from(draw)),
+                lambda draw: self._cost(draw.params),
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if self._settings.sampler == "gp":
                 return optuna.samplers.GPSampler(seed=seed, n_startup_trials=num_startup)
-            sampler = BoundedTPESampler(
+            return BoundedTPESampler(
                 seed=seed,
                 n_startup_trials=num_startup,
                 multivariate=True,
                 group=True,
                 constant_liar=True,
             )
-        return CheapestSampler(
-            sampler,
-            self._settings.cheapest_of,
-            lambda draw: self._space.draw(_suggest_from(draw)),
-            lambda draw: self._cost(draw.params),
-        )
 
     def _cost(self, point: Point) -> float:
-        """What the training of a proposal costs; infinite where it would be rejected."""
+        """What the training at a point costs; infinite where it would be rejected."""
         try:
             config = self._space.config_at(point, self._budget)
         except ValueError:
@@ -630,7 +635,7 @@ def _forget_half_a_draw(trial: optuna.Trial) -> None:
         trial._cached_frozen_trial.distributions = {}
 
 
-def _suggest_from(trial: optuna.Trial | DryDraw) -> Callable[[str, Dimension], Value]:
+def _suggest_from(trial: optuna.Trial | RandomDraw) -> Callable[[str, Dimension], Value]:
     def suggest(name: str, dimension: Dimension) -> Value:
         if isinstance(dimension, Choice):
             choices: Sequence[Value] = dimension.choices
@@ -644,7 +649,7 @@ def _suggest_from(trial: optuna.Trial | DryDraw) -> Callable[[str, Dimension], V
     return suggest
 
 
-def _suggest_in_range(trial: optuna.Trial | DryDraw, name: str, dimension: Int | Float) -> Value:
+def _suggest_in_range(trial: optuna.Trial | RandomDraw, name: str, dimension: Int | Float) -> Value:
     low, high, log = dimension.low, dimension.high, dimension.log
     if isinstance(dimension, Int):
         return trial.suggest_int(name, int(low), int(high), step=dimension.step or 1, log=log)

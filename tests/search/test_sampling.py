@@ -1,5 +1,8 @@
 """TPE over a bounded part of a study: all of a small one, and the good trials of a large one."""
 
+import statistics
+from typing import Any
+
 import optuna
 import pytest
 from optuna.samplers import TPESampler
@@ -11,7 +14,7 @@ from search.sampling import (
     NUM_RUNNING,
     BoundedTPESampler,
     CheapestSampler,
-    DryDraw,
+    RandomDraw,
     learnt_from,
 )
 
@@ -72,56 +75,35 @@ def test_of_a_long_study_the_best_the_latest_and_what_runs_last_are_kept() -> No
     assert numbers[-NUM_RUNNING:] == list(range(610, 610 + NUM_RUNNING))
 
 
-def points_of(count: int, num_trials: int) -> list[dict[str, object]]:
-    """The next points, one after another, where `x` is what a point costs."""
-    study = study_of(num_trials, optuna.samplers.RandomSampler())
-    points = []
-    for seed in range(20):
-        tpe = BoundedTPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
-        study.sampler = CheapestSampler(tpe, count, draw_point, lambda draw: draw.params["x"])
-        trial = study.ask()
-        draw_point(trial)
-        points.append(trial.params)
-        study.tell(trial, state=TrialState.FAIL)
-    return points
-
-
-def draw_point(trial: optuna.Trial | DryDraw) -> None:
-    """One dimension that a study knows, and others that depend on each other."""
+def draw_point(trial: optuna.Trial | RandomDraw) -> None:
+    """One dimension that costs, one that is fixed, and two of which one depends on the other."""
     trial.suggest_float("x", 0, 1)
-    trial.suggest_int("the only one", 3, 3)
+    trial.suggest_int("fixed", 3, 3)
     if trial.suggest_categorical("kind", ["odd", "even"]) == "odd":
         trial.suggest_int("size", 1, 8, log=True)
 
 
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-@pytest.mark.parametrize("num_trials", [0, 60])
-def test_one_draw_is_a_proposal_as_it_comes(num_trials: int) -> None:
-    study = study_of(num_trials, optuna.samplers.RandomSampler())
-    for seed, point in enumerate(points_of(1, num_trials)):
-        study.sampler = BoundedTPESampler(
-            seed=seed, multivariate=True, group=True, constant_liar=True
-        )
-        trial = study.ask()
-        draw_point(trial)
-        assert trial.params == point
-        study.tell(trial, state=TrialState.FAIL)
+def point_of(sampler: optuna.samplers.BaseSampler) -> dict[str, Any]:
+    study = study_of(10, sampler)
+    trial = study.ask()
+    draw_point(trial)
+    assert len(study.trials) == 11
+    return trial.params
 
 
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-@pytest.mark.parametrize("num_trials", [0, 60])
-def test_of_several_draws_the_cheapest_is_the_proposal(num_trials: int) -> None:
-    first, cheapest = points_of(1, num_trials), points_of(8, num_trials)
-    for one, other in zip(first, cheapest, strict=True):
-        assert other["x"] <= one["x"]  # type: ignore[operator]
-        assert ("size" in other) == (other["kind"] == "odd")
-    assert sum(other != one for one, other in zip(first, cheapest, strict=True)) > 10
+def cheapest_of(count: int, seed: int) -> dict[str, Any]:
+    """A point of which `x` is the cost."""
+    return point_of(CheapestSampler(seed, count, draw_point, lambda draw: draw.params["x"]))
 
 
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_draws_that_are_not_taken_leave_no_trial() -> None:
-    study = study_of(60, optuna.samplers.RandomSampler())
-    tpe = BoundedTPESampler(seed=1, multivariate=True, group=True, constant_liar=True)
-    study.sampler = CheapestSampler(tpe, 5, draw_point, lambda draw: draw.params["x"])
-    draw_point(study.ask())
-    assert len(study.trials) == 61
+def test_one_draw_is_what_a_random_sampler_proposes() -> None:
+    for seed in range(10):
+        assert cheapest_of(1, seed) == point_of(optuna.samplers.RandomSampler(seed))
+
+
+def test_of_several_draws_the_cheapest_is_proposed_whole_and_no_other_leaves_a_trial() -> None:
+    first = [cheapest_of(1, seed) for seed in range(20)]
+    cheapest = [cheapest_of(8, seed) for seed in range(20)]
+    assert all(other["x"] <= one["x"] for one, other in zip(first, cheapest, strict=True))
+    assert all(("size" in point) == (point["kind"] == "odd") for point in cheapest)
+    assert statistics.mean(point["x"] for point in cheapest) == pytest.approx(1 / 9, abs=0.06)
