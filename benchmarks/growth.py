@@ -4,7 +4,8 @@
 
 Trials are never stopped early and differ by their seed only, so that what is compared is the same
 training. The time of a search is that between the start of its first trial and the end of its last
-one, by the record. Linux only: it reads /proc.
+one, by the record. What a second worker gains at most on this machine, the same trainings in plain
+processes tell (`bare_loop.py`), the start of the processes left out. Linux only: it reads /proc.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import re
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,11 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.bare_loop import Run, runs_of, time_bare_loop
 from benchmarks.driver import Driver
 from benchmarks.floor import recorded
 from pipelines.series import EMBEDDED_TABLE
+from search.config import SearchConfig
 
 ROW_FACTORS = (1, 10, 100)
 TRIAL_COUNTS = (20, 100, 400)
@@ -43,6 +46,8 @@ class Cost:
     worker_mib: float
     """The largest memory of a worker."""
     driver_mib: float
+    config: SearchConfig
+    runs: list[Run]
 
 
 def cost(size: float, widths: Sequence[int], repeats: int, flags: Sequence[str]) -> Cost:
@@ -72,12 +77,13 @@ def cost(size: float, widths: Sequence[int], repeats: int, flags: Sequence[str])
         if driver.wait() != 0:
             raise SystemExit(driver.tail())
         driver.end_session()
-        _, trials = recorded(home)
+        config, trials = recorded(home)
         ran = [trial for trial in trials if trial.evaluations]
         started = min(trial.started_at or 0.0 for trial in ran)
         ended = max(trial.ended_at or 0.0 for trial in ran)
         worker = max(t.evaluations[-1].evaluation.peak_memory_bytes for t in ran)
-        return Cost(size, ended - started, len(ran), worker / 2**20, driver_mib)
+        memory = worker / 2**20, driver_mib
+        return Cost(size, ended - started, len(ran), *memory, config, runs_of(trials))
 
 
 def peak_mib(pid: int) -> float:
@@ -112,15 +118,22 @@ def with_workers(count: int) -> Cost:
     return cost(count, [64], 60, ["--max-concurrent", str(count)])
 
 
+def in_plain_processes(searched: Cost, count: int) -> Cost:
+    """The trainings of a search in so many processes; their memory is not looked at."""
+    config, runs = searched.config, searched.runs
+    seconds = time_bare_loop(config, runs, count) - time_bare_loop(config, [], count)
+    return replace(searched, size=count, seconds=seconds, worker_mib=0.0, driver_mib=0.0)
+
+
 def draw(costs: dict[str, list[Cost]], path: Path) -> None:
     """Draw one picture for each way to grow."""
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    figure = Figure(figsize=(13, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     for place, (name, points) in enumerate(costs.items(), start=1):
         axes = figure.add_subplot(1, len(costs), place)
         sizes = [point.size for point in points]
         axes.plot(sizes, [point.seconds / point.num_trials for point in points], marker="o")
-        axes.set_xscale("log", base=2 if name == "workers" else 10)
+        axes.set_xscale("log", base=10 if name in ("rows", "trials") else 2)
         axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], minor=False)
         axes.minorticks_off()  # their labels would lie over those of the sizes
         axes.set_ylim(bottom=0)
@@ -144,6 +157,8 @@ def main() -> None:
             "trials": [with_trials(count) for count in TRIAL_COUNTS],
             "workers": [with_workers(count) for count in WORKER_COUNTS],
         }
+        alone = costs["workers"][0]
+        costs["plain processes"] = [in_plain_processes(alone, count) for count in WORKER_COUNTS]
     table = Table("grows", "size", "trials", "seconds", "seconds a trial", "against the first")
     table.add_column("worker MiB")
     table.add_column("driver MiB")

@@ -76,8 +76,8 @@ Stream = Iterator[Recorded]
 class Rule:
     """One way to spend."""
 
-    every_steps: int = 50
-    """Optimiser steps between two evaluations."""
+    every_steps: int
+    """Optimiser steps between two evaluations; they must divide a trial's."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the search; they say who is stopped."""
     admit: Callable[[Stream], Stream] = iter
@@ -89,18 +89,19 @@ def up_to(teraflops: float) -> Callable[[Stream], Stream]:
     return partial(filter, lambda trial: trial.teraflops <= teraflops)
 
 
-def cheaper_of(count: int) -> Callable[[Stream], Stream]:
-    """Of so many that are drawn try the one that costs least."""
+def cheapest_of(num_drawn: int, num_trials: float = math.inf) -> Callable[[Stream], Stream]:
+    """Of so many that are drawn try the one that costs least; after so many trials try each."""
 
     def admit(drawn: Stream) -> Stream:
-        while True:
-            yield min(islice(drawn, count), key=lambda trial: trial.teraflops)
+        for place in count():
+            num_seen = num_drawn if place < num_trials else 1
+            yield min(islice(drawn, num_seen), key=lambda trial: trial.teraflops)
 
     return admit
 
 
 def rising(first: float, num_trials: int) -> Callable[[Stream], Stream]:
-    """Refuse what costs more than a limit that doubles until, after so many trials, it is 0.5."""
+    """Refuse what costs more than a limit that rises until, after so many trials, it is 0.5."""
 
     def admit(drawn: Stream) -> Stream:
         for place in count():
@@ -112,29 +113,33 @@ def rising(first: float, num_trials: int) -> Callable[[Stream], Stream]:
 
 
 RULES = {
-    "asha at 50, 150 (the default)": Rule(),
-    "none": Rule(settings={"pruner": "none"}),
-    "median from 50": Rule(settings={"pruner": "median"}),
-    "hyperband from 50": Rule(settings={"pruner": "hyperband"}),
-    "asha at 50, 100; half survive": Rule(settings={"reduction_factor": 2}),
-    "asha at 50; a quarter": Rule(settings={"reduction_factor": 4}),
-    "asha at 100; a third": Rule(settings={"first_rung_steps": 100}),
+    "asha at 50, 150; a third survive": Rule(50),
+    "none": Rule(50, {"pruner": "none"}),
+    "median from 50": Rule(50, {"pruner": "median"}),
+    "hyperband from 50": Rule(50, {"pruner": "hyperband"}),
+    "asha at 50, 100; half": Rule(50, {"reduction_factor": 2}),
+    "asha at 50; a quarter": Rule(50, {"reduction_factor": 4}),
+    "asha at 100; a third": Rule(50, {"first_rung_steps": 100}),
     "asha at 40, 120; a third": Rule(40),
     "asha at 20, 60, 180; a third": Rule(20),
     "asha at 20, 40, 80, 160; half": Rule(20, {"reduction_factor": 2}),
     "asha at 20, 80; a quarter": Rule(20, {"reduction_factor": 4}),
     "asha at 10, 30, 90; a third": Rule(10),
     "median from 20": Rule(20, {"pruner": "median"}),
-    "up to 0.2 teraflops": Rule(admit=up_to(0.2)),
-    "up to 0.1": Rule(admit=up_to(0.1)),
-    "up to 0.05": Rule(admit=up_to(0.05)),
-    "the cheaper of two": Rule(admit=cheaper_of(2)),
-    "the cheapest of three": Rule(admit=cheaper_of(3)),
-    "up to 0.05, rising for 50 trials": Rule(admit=rising(0.05, 50)),
-    "up to 0.05, rising for 100 trials": Rule(admit=rising(0.05, 100)),
-    "asha at 20, 60, 180, the cheaper of two": Rule(20, admit=cheaper_of(2)),
-    "asha at 20, 60, 180, up to 0.1": Rule(20, admit=up_to(0.1)),
+    "up to 0.2 teraflops": Rule(50, admit=up_to(0.2)),
+    "up to 0.1": Rule(50, admit=up_to(0.1)),
+    "up to 0.05": Rule(50, admit=up_to(0.05)),
+    "up to 0.05, rising for 50 trials": Rule(50, admit=rising(0.05, 50)),
+    "up to 0.05, rising for 100 trials": Rule(50, admit=rising(0.05, 100)),
+    "the cheaper of two": Rule(50, admit=cheapest_of(2)),
+    "the cheapest of three": Rule(50, admit=cheapest_of(3)),
+    "the cheaper of two, 12 trials": Rule(50, admit=cheapest_of(2, 12)),
+    "the cheapest of three, 12 trials": Rule(50, admit=cheapest_of(3, 12)),
+    "the cheaper of two, 24 trials": Rule(50, admit=cheapest_of(2, 24)),
+    "asha at 40, 120; the cheaper of two": Rule(40, admit=cheapest_of(2)),
+    "asha at 40, 120; the same, 12 trials": Rule(40, admit=cheapest_of(2, 12)),
 }
+"""What they are compared with comes first; a search does the last one."""
 
 
 def record(data: dict[str, Any], num_trials: int) -> list[Recorded]:

@@ -9,6 +9,7 @@ forecast and spends its steps on what the LSTM adds. The legend of shapes is in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
 import torch
@@ -34,15 +35,63 @@ HELD_OUT_PART = 0.2
 """Share of the training windows, the last ones, that the penalty is chosen on."""
 
 
+MAX_KEPT_BYTES = 2**26
+"""Of all fits that are kept for later trials; one for many targets may be megabytes."""
+
+
+class _Fit(NamedTuple):
+    """What a skip starts from, float32."""
+
+    weight: Tensor
+    """[maps, H, L]"""
+    bias: Tensor
+    """[maps, H]"""
+
+    @property
+    def num_bytes(self) -> int:
+        return self.weight.nbytes + self.bias.nbytes
+
+
+_kept: dict[bytes, _Fit] = {}
+"""The fits of this process by what they were made of, the one that was used last at the end."""
+
+
 def start_skip(forecaster: Forecaster, windows: Windows) -> None:
     """Set the forecaster's linear skip to the ridge regression of the training windows.
 
     It is fitted in the window's own normalised scale, where the skip stands: one map on all
     targets together, or a map on each. The penalty is chosen on the last training windows by a fit
     of those before them; no validation row is read. Without a skip nothing happens.
+
+    A process fits once to equal rows, lookback and normalisation, however many trials begin there:
+    a fit takes as long as some ten training steps, and one for many targets as a whole trial.
     """
     if forecaster.skip is None:
         return
+    made_of = _made_of(forecaster, windows)
+    fit = _kept.pop(made_of, None) or _fitted(forecaster, windows)
+    _kept[made_of] = fit
+    while sum(each.num_bytes for each in _kept.values()) > MAX_KEPT_BYTES:
+        del _kept[next(iter(_kept))]
+    with torch.no_grad():
+        forecaster.skip.weight.copy_(fit.weight)
+        forecaster.skip.bias.copy_(fit.bias)
+
+
+def _made_of(forecaster: Forecaster, windows: Windows) -> bytes:
+    """A digest of everything that a fit depends on."""
+    assert forecaster.skip is not None
+    shape = windows.shape
+    sizes = shape.lookback, shape.horizon, shape.season, shape.num_targets
+    digest = blake2b(repr((sizes, forecaster.config.normalisation)).encode())
+    digest.update(repr(forecaster.skip.weight.shape).encode())
+    for read in (windows.values[:, : shape.num_targets], windows.train_origins):
+        digest.update(read.contiguous().numpy())
+    return digest.digest()
+
+
+def _fitted(forecaster: Forecaster, windows: Windows) -> _Fit:
+    assert forecaster.skip is not None
     num_maps = len(forecaster.skip.weight)
     every_target = range(windows.shape.num_targets)
     groups: list[Sequence[int]] = (
@@ -51,13 +100,12 @@ def start_skip(forecaster: Forecaster, windows: Windows) -> None:
     num_rows = min(MAX_FIT_ROWS, MAX_ROWS_OF_ALL_FITS // num_maps)
     limit = max(MIN_FIT_WINDOWS, num_rows // len(groups[0]))
     origins = evenly_spaced(windows.train_origins, limit)
-    for place, targets in enumerate(groups):
+    maps = []
+    for targets in groups:
         rows = _skip_rows(forecaster, windows, origins, targets)
-        penalty = _choose_penalty(rows, windows.shape.horizon)
-        weights, bias = _fit(rows, (penalty,))
-        with torch.no_grad():
-            forecaster.skip.weight[place] = weights[0].T
-            forecaster.skip.bias[place] = bias[0]
+        weights, bias = _fit(rows, (_choose_penalty(rows, windows.shape.horizon),))
+        maps.append((weights[0].T.float(), bias[0].float()))
+    return _Fit(*(torch.stack(parts) for parts in zip(*maps, strict=True)))
 
 
 class _SkipRows(NamedTuple):

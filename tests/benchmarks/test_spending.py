@@ -12,7 +12,7 @@ from benchmarks.spending import (
     Recorded,
     Rule,
     Simulation,
-    cheaper_of,
+    cheapest_of,
     rising,
     up_to,
 )
@@ -28,7 +28,7 @@ def trial(value: float, num_evaluations: int = NUM_EVALUATIONS) -> Recorded:
 
 def test_without_a_rule_a_trial_takes_all_its_steps_and_the_evaluations_asked_for() -> None:
     trials = [trial(0.5), trial(0.4), trial(0.3), *itertools.repeat(trial(0.9), 500)]
-    course = Simulation(iter(trials), Rule(settings={"pruner": "none"})).run(60.0)
+    course = Simulation(iter(trials), Rule(50, {"pruner": "none"})).run(60.0)
     first, whole = BESIDE_SECONDS + 5.1, BESIDE_SECONDS + 20.4 + 0.4
     assert [value for _, value in course] == [0.5, 0.4, 0.3]
     assert [at for at, _ in course] == pytest.approx([first, first, whole + first])
@@ -44,7 +44,7 @@ def test_what_is_worse_is_stopped_at_the_first_rung_so_that_others_begin_sooner(
 
 def test_a_diverged_trial_has_no_value_and_makes_room() -> None:
     trials = [trial(0.5, num_evaluations=0), trial(0.4), *itertools.repeat(trial(0.6), 500)]
-    course = Simulation(iter(trials), Rule(settings={"pruner": "none"})).run(30.0)
+    course = Simulation(iter(trials), Rule(50, {"pruner": "none"})).run(30.0)
     assert course[-1][1] == 0.4
 
 
@@ -57,9 +57,10 @@ def test_who_is_tried_follows_from_what_training_costs() -> None:
         return (replace(trial(0.5), teraflops=cost) for cost in (0.4, 0.1, 0.3, 0.5, 0.2, 0.1))
 
     assert costs_of(up_to(0.2)(drawn()), 3) == [0.1, 0.2, 0.1]
-    assert costs_of(cheaper_of(2)(drawn()), 3) == [0.1, 0.3, 0.1]
+    assert costs_of(cheapest_of(2)(drawn()), 3) == [0.1, 0.3, 0.1]
+    assert costs_of(cheapest_of(2, 1)(drawn()), 3) == [0.1, 0.3, 0.5]
     assert costs_of(rising(0.125, 2)(drawn()), 3) == [0.1, 0.2, 0.1]
 
 
 def seen(trials: list[Recorded], settings: dict[str, str]) -> list[tuple[float, float]]:
-    return list(Simulation(iter(trials), Rule(settings=settings)).run(300.0))
+    return list(Simulation(iter(trials), Rule(50, settings)).run(300.0))

@@ -1,6 +1,8 @@
 """Contracts of the linear skip's start: the best linear map of the training rows, or none."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from models.config import LSTMConfig, Skip
 from models.forecaster import Forecaster
+from pipelines import skip
 from pipelines.evaluation import evaluate
 from pipelines.scaling import Scaling
 from pipelines.skip import start_skip
@@ -136,3 +139,70 @@ def test_targets_that_need_different_maps_start_well_from_one_of_their_own(
     forecaster, windows = started(data, model, lookback=2)
     errors = evaluate(forecaster, windows, Scaling.fit(data), windows.validation_origins)
     assert (errors.mae_scaled < 0.1) is is_enough
+
+
+@pytest.fixture
+def num_fits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Counts the fits from here on; nothing is kept of earlier ones."""
+    fits: list[Forecaster] = []
+    fitted = skip._fitted
+
+    def counted(forecaster: Forecaster, windows: Windows) -> Any:
+        fits.append(forecaster)
+        return fitted(forecaster, windows)
+
+    monkeypatch.setattr(skip, "_fitted", counted)
+    monkeypatch.setattr(skip, "_kept", {})
+    return lambda: len(fits)
+
+
+def weight_of(data: SearchData, lookback: int = 12, **model: Any) -> torch.Tensor:
+    forecaster, _ = started(data, LSTMConfig(**model), lookback)
+    assert forecaster.skip is not None
+    return forecaster.skip.weight.detach().clone()
+
+
+def test_trials_of_other_widths_start_from_the_same_fit_which_their_training_leaves_alone(
+    make_data: MakeData, num_fits: Callable[[], int]
+) -> None:
+    data = make_data()
+    forecaster, _ = started(data, LSTMConfig(widths=(4,)), lookback=12)
+    assert forecaster.skip is not None
+    first = forecaster.skip.weight.detach().clone()
+    forecaster.skip.weight.data.zero_()
+    assert torch.equal(weight_of(make_data(), widths=(8, 8)), first)
+    assert num_fits() == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"lookback": 24}, {"normalisation": "mean_std"}, {"linear_skip": "per_target"}, {"row": 5}],
+    ids=str,
+)
+def test_what_a_fit_depends_on_makes_another(
+    make_data: MakeData, num_fits: Callable[[], int], changes: dict[str, Any]
+) -> None:
+    data = make_data(targets=("load", "heat"))
+    other, model = data, {"widths": (4,), "linear_skip": "shared"} | changes
+    if row := model.pop("row", None):
+        values = data.values.copy()
+        values[row] += 1
+        other = dataclasses.replace(data, values=values)
+    weight_of(data, widths=(4,), linear_skip="shared")
+    weight = weight_of(other, **model)
+    assert num_fits() == 2
+    skip._kept.clear()
+    assert torch.equal(weight_of(other, **model), weight)
+
+
+def test_no_more_fits_are_kept_than_fit_and_the_one_used_last_stays(
+    make_data: MakeData, num_fits: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_data()
+    weight_of(data, widths=())
+    ((fit),) = skip._kept.values()
+    monkeypatch.setattr(skip, "MAX_KEPT_BYTES", 2 * fit.num_bytes)
+    for normalisation in ("mean_std", "last", "none", "last"):
+        weight_of(data, widths=(), normalisation=normalisation)
+    assert num_fits() == 3
+    assert len(skip._kept) == 2
