@@ -39,7 +39,7 @@ test: .venv/.installed  ## run the whole test suite
 	.venv/bin/python -m pytest $(ARGS)
 
 test-fast: .venv/.installed  ## run the tests that need no real Ray, server or browser
-	.venv/bin/python -m pytest -m "not slow" $(ARGS)
+	.venv/bin/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: .venv/.installed  ## check format, style, types and security
 	.venv/bin/python -m ruff format --check .
