@@ -10,6 +10,7 @@ processes tell (`bare_loop.py`), the start of the processes left out. Linux only
 
 import argparse
 import json
+import math
 import re
 import tempfile
 import time
@@ -37,7 +38,7 @@ WORKER_COUNTS = (1, 2)
 
 @dataclass(frozen=True)
 class Cost:
-    """One search."""
+    """One search, or its trainings without it."""
 
     size: float
     """Rows, trials or workers."""
@@ -47,7 +48,9 @@ class Cost:
     """The largest memory of a worker."""
     driver_mib: float
     config: SearchConfig
+    """Of the search."""
     runs: list[Run]
+    """What it trained."""
 
 
 def cost(size: float, widths: Sequence[int], repeats: int, flags: Sequence[str]) -> Cost:
@@ -122,7 +125,7 @@ def in_plain_processes(searched: Cost, count: int) -> Cost:
     """The trainings of a search in so many processes; their memory is not looked at."""
     config, runs = searched.config, searched.runs
     seconds = time_bare_loop(config, runs, count) - time_bare_loop(config, [], count)
-    return replace(searched, size=count, seconds=seconds, worker_mib=0.0, driver_mib=0.0)
+    return replace(searched, size=count, seconds=seconds, worker_mib=math.nan, driver_mib=math.nan)
 
 
 def draw(costs: dict[str, list[Cost]], path: Path) -> None:
@@ -173,8 +176,8 @@ def main() -> None:
                 f"{point.seconds:.1f}",
                 f"{each:.2f}",
                 f"{each / first:.2f}",
-                f"{point.worker_mib:.0f}",
-                f"{point.driver_mib:.0f}",
+                f"{point.worker_mib:.0f}".replace("nan", "-"),
+                f"{point.driver_mib:.0f}".replace("nan", "-"),
             )
     Console(width=110).print(table)
     print(f"{time.perf_counter() - began:.0f} s in all")

@@ -5,8 +5,9 @@
 
 `record` trains configurations drawn at random from the default space, all to their end and
 evaluated often. `compare` lets simulated slots train them in many orders under each rule: what a
-rule would have done to a recorded trial is known exactly, as long as nothing learns from it. So
-it says nothing of the sampler.
+rule would have done to a recorded trial is known, as long as nothing learns from it. So it says
+nothing of the sampler, and nothing of configurations that were not recorded: the standard errors
+are those of the orders. A trial may come again in an order, and none is a queued start.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import heapq
 import json
 import math
 import multiprocessing
+import os
 import random
 import statistics
 import tempfile
@@ -33,6 +35,7 @@ from benchmarks.quality import Course, series_named, value_at
 from pipelines.series import load
 from pipelines.splits import split
 from pipelines.training import TrainingDiverged
+from search.cluster import WORKER_ENVIRONMENT
 from search.config import SearchConfig, parse_config
 from search.facts import identity_of
 from search.limits import Limits
@@ -43,7 +46,7 @@ from search.trial import TrialStep, run_trial
 
 EVERY_STEPS = 10
 """Optimiser steps between two recorded evaluations."""
-BESIDE_SECONDS = 0.1
+BESIDE_SECONDS = 0.2
 """What a trial takes of a slot beside its steps and evaluations (docs/performance.md)."""
 MOST_DRAWN = 5000
 """More than any simulated search draws."""
@@ -139,7 +142,7 @@ RULES = {
     "asha at 40, 120; the cheaper of two": Rule(40, admit=cheapest_of(2)),
     "asha at 40, 120; the same, 12 trials": Rule(40, admit=cheapest_of(2, 12)),
 }
-"""What they are compared with comes first; a search does the last one."""
+"""What they are compared with comes first; the last one is nearest to what a search does."""
 
 
 def record(data: dict[str, Any], num_trials: int) -> list[Recorded]:
@@ -156,6 +159,7 @@ def record(data: dict[str, Any], num_trials: int) -> list[Recorded]:
         url = f"sqlite:///{folder}/drawn.db"
         study = open_study(url, "drawn", identity, *given_space, config.search, limits)
         proposals = [proposal for _ in range(num_trials) if (proposal := study.ask())]
+    os.environ.update(WORKER_ENVIRONMENT)
     context = multiprocessing.get_context("spawn")
     with context.Pool(NUM_SLOTS) as pool:
         return pool.map(partial(trained, config), proposals, chunksize=1)
@@ -201,7 +205,9 @@ class Simulation:
         """Make ready to train what is drawn, in this order."""
         budget = {"evaluate_every_steps": rule.every_steps}
         config = parse_config({"search": dict(rule.settings), "training": budget})
-        self._study = optuna.create_study(pruner=pruner_of(config.search, config.training))
+        self._study = optuna.create_study(
+            study_name="simulated", pruner=pruner_of(config.search, config.training)
+        )
         self._max_steps = config.training.max_steps
         self._every_steps = rule.every_steps
         self._left = enumerate(rule.admit(drawn))
@@ -230,8 +236,12 @@ class Simulation:
         begin = running.num_evaluated * stride
         running.num_evaluated += 1
         recorded = running.recorded
-        running.evaluated_at += sum(recorded.train_seconds[begin : begin + stride])
-        running.evaluated_at += sum(recorded.evaluate_seconds[begin : begin + stride][-1:])
+        taken = recorded.train_seconds[begin : begin + stride]
+        running.evaluated_at += sum(taken)
+        if len(taken) < stride:  # diverged, which is noticed at the end of the stretch
+            each = statistics.mean(recorded.train_seconds or [0.0])
+            running.evaluated_at += each * (stride - len(taken))
+        running.evaluated_at += sum(recorded.evaluate_seconds[begin + stride - 1 : begin + stride])
         heapq.heappush(self._running, running)
 
     def _evaluated(self, running: _Running) -> float:

@@ -63,8 +63,12 @@ def start_skip(forecaster: Forecaster, windows: Windows) -> None:
     targets together, or a map on each. The penalty is chosen on the last training windows by a fit
     of those before them; no validation row is read. Without a skip nothing happens.
 
-    A process fits once to equal rows, lookback and normalisation, however many trials begin there:
-    a fit takes as long as some ten training steps, and one for many targets as a whole trial.
+    A process fits once to equal rows, lookback, normalisation and number of maps, however many
+    trials begin there: on a CPU that takes as long as some ten training steps, for each map.
+
+    Args:
+        forecaster: On the CPU.
+        windows: On the CPU, of the forecaster's shape.
     """
     if forecaster.skip is None:
         return
@@ -85,7 +89,8 @@ def _made_of(forecaster: Forecaster, windows: Windows) -> bytes:
     sizes = shape.lookback, shape.horizon, shape.season, shape.num_targets
     digest = blake2b(repr((sizes, forecaster.config.normalisation)).encode())
     digest.update(repr(forecaster.skip.weight.shape).encode())
-    for read in (windows.values[:, : shape.num_targets], windows.train_origins):
+    rows = windows.values[: windows.num_train_rows, : shape.num_targets]
+    for read in (rows, windows.train_origins):
         digest.update(read.contiguous().numpy())
     return digest.digest()
 

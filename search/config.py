@@ -104,9 +104,9 @@ class SearchSettings(Settings):
     """Times that a grid trains each combination, each time with another seed, the same for all."""
     num_startup_trials: int = Field(default=12, ge=0)
     """Trials, the starts among them, before tpe or gp begins to learn."""
-    startup_draws: int = Field(default=2, ge=1, le=100)
-    """Random configurations drawn for each of these trials but the starts; tried is the one whose
-    training takes the least arithmetic."""
+    startup_draws: int | None = Field(default=None, ge=1, le=100)
+    """Random configurations drawn for each trial before tpe or gp begins to learn; tried is the one
+    whose training takes the least arithmetic; null: 2 on CPUs, 1 on GPUs."""
     pruner: Pruner = "asha"
     """Who stops a trial early: asha (successive halving), hyperband, median, or none; in a grid,
     which compares at equal steps, it is none."""

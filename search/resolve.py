@@ -46,6 +46,8 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
     teraflops = config.search.max_training_teraflops
     if teraflops is None and device == "cpu":
         teraflops = CPU_TERAFLOPS_PER_TRIAL
+    # On a GPU the time of a step hardly grows with its arithmetic.
+    draws = config.search.startup_draws or (2 if device == "cpu" else 1)
     limits = Limits(data, config.search.max_parameters, teraflops)
     check_space(space, config.training, limits)
     pruner = config.search.pruner
@@ -62,7 +64,11 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
             "space": space,
             "training": config.training.model_copy(update={"precision": precision}),
             "search": config.search.model_copy(
-                update={"max_training_teraflops": teraflops, "pruner": pruner}
+                update={
+                    "max_training_teraflops": teraflops,
+                    "startup_draws": draws,
+                    "pruner": pruner,
+                }
             ),
             "resources": config.resources.model_copy(update={"device": device}),
         }

@@ -1,24 +1,13 @@
-"""How proposals are drawn.
-
-TPE looks at a bounded part of a study, so that a proposal costs the same however long it grows.
-Before it has something to learn from, the cheaper of two random configurations is tried: what
-trials cost varies by a hundred, and says little of how good they will be (docs/performance.md).
-"""
+"""TPE over a bounded part of a study, so that a proposal costs the same however long it grows."""
 
 import heapq
 import math
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    _get_single_value,
-)
-from optuna.samplers import RandomSampler, TPESampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import TPESampler
 from optuna.samplers._tpe import _truncnorm
 from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, TrialState
@@ -119,76 +108,3 @@ def rank_of_trial(frozen: FrozenTrial) -> tuple[float, float]:
         return 1.0, 0.0
     step, value = max(frozen.intermediate_values.items())
     return -step, math.inf if math.isnan(value) else value
-
-
-class RandomDraw:
-    """Stands in for a trial while its values are drawn, and leaves no trace in the study."""
-
-    def __init__(self, sampler: RandomSampler, study: optuna.Study, trial: FrozenTrial):
-        """Draw what is asked for, for `trial`."""
-        self._sampler, self._study, self._trial = sampler, study, trial
-        self.params: dict[str, Any] = {}
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Draw one of the choices."""
-        return self._suggest(name, CategoricalDistribution(choices))
-
-    def suggest_int(
-        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
-    ) -> int:
-        """Draw a whole number."""
-        return int(self._suggest(name, IntDistribution(low, high, log, step)))
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """Draw a number."""
-        return float(self._suggest(name, FloatDistribution(low, high, log, step)))
-
-    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        value = (
-            _get_single_value(distribution)
-            if distribution.single()
-            else self._sampler.sample_independent(self._study, self._trial, name, distribution)
-        )
-        self.params[name], self.distributions[name] = value, distribution
-        return value
-
-
-class CheapestSampler(RandomSampler):
-    """Draws several points at random, and proposes the one that costs least."""
-
-    def __init__(
-        self,
-        seed: int,
-        count: int,
-        draw: Callable[[RandomDraw], object],
-        cost: Callable[[RandomDraw], float],
-    ):
-        """Prepare to draw.
-
-        Args:
-            seed: of all draws.
-            count: points drawn for a proposal.
-            draw: asks for every value of a point.
-            cost: of the point that was drawn.
-        """
-        super().__init__(seed)
-        self._count, self._draw, self._cost = count, draw, cost
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Draw, and return the dimensions of the point that costs least."""
-        draws = [RandomDraw(self, study, trial) for _ in range(self._count)]
-        for each in draws:
-            self._draw(each)
-        self._cheapest = min(draws, key=self._cost)
-        return self._cheapest.distributions
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Return its values; Optuna asks for the dimensions first."""
-        return self._cheapest.params

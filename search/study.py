@@ -50,7 +50,7 @@ from search.record import (
     proposal_seed,
     trial_seed,
 )
-from search.sampling import BoundedTPESampler, CheapestSampler, RandomDraw, rank_of_trial
+from search.sampling import BoundedTPESampler, rank_of_trial
 from search.space import Choice, Dimension, Float, Int, Point, Space, TrialConfig, Value
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a user of Study reads nothing of Optuna
@@ -62,8 +62,11 @@ EVALUATION_PREFIX = "evaluation/"
 FINAL_EVALUATION = "final_evaluation"
 GPU_SHARE = "gpu_share"
 
-_TRIED = (OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.RUNNING)
-"""Trials of which a sampler learns, or keeps away."""
+_LEARNT_FROM = {
+    "tpe": (OptunaState.COMPLETE, OptunaState.PRUNED),
+    "gp": (OptunaState.COMPLETE,),
+}
+"""The trials of which a sampler learns, by its own rule."""
 
 
 class SpaceExhaustedError(RuntimeError):
@@ -243,14 +246,9 @@ class Study:
         is_stuck = _num_rejected_last(frozen_trials[:number]) >= RANDOM_AFTER_REJECTIONS
         if is_stuck or self._settings.sampler in ("random", "grid"):
             return optuna.samplers.RandomSampler(seed)
-        num_known = sum(trial.state in _TRIED for trial in frozen_trials)
-        if num_known < num_startup:
-            return CheapestSampler(
-                seed,
-                self._settings.startup_draws,
-                lambda draw: self._space.draw(_suggest_from(draw)),
-                lambda draw: self._cost(draw.params),
-            )
+        learns_from = _LEARNT_FROM[self._settings.sampler]
+        if sum(trial.state in learns_from for trial in frozen_trials) < num_startup:
+            return self._cheapest_random(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if self._settings.sampler == "gp":
@@ -263,15 +261,25 @@ class Study:
                 constant_liar=True,
             )
 
-    def _cost(self, point: Point) -> float:
-        """What the training at a point costs; infinite where it would be rejected."""
+    def _cheapest_random(self, seed: int) -> optuna.samplers.RandomSampler:
+        """The sampler that draws at random what costs least, of this seed's draw and some others.
+
+        What trials cost varies by a hundred, and says little of how good they will be
+        (docs/performance.md).
+        """
+        num_more = (self._settings.startup_draws or 1) - 1
+        seeds = [seed, *(proposal_seed(seed, place) for place in range(num_more))]
+        return optuna.samplers.RandomSampler(min(seeds, key=self._cost_of_draw))
+
+    def _cost_of_draw(self, seed: int) -> float:
+        """What the training of a random draw takes; infinite where it would be rejected."""
+        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed)).ask()
         try:
-            config = self._space.config_at(point, self._budget)
+            config = self._space.config_at(self._space.draw(_suggest_from(trial)), self._budget)
         except ValueError:
             return math.inf
-        if self._why_rejected(config) is not None:
-            return math.inf
-        return self.training_teraflops(config)
+        is_rejected = self._why_rejected(config) is not None
+        return math.inf if is_rejected else self.training_teraflops(config)
 
     def _why_rejected(self, config: TrialConfig, number: int | None = None) -> str | None:
         """Why a configuration is not tried, by the trial of this number or a new one."""
@@ -635,7 +643,7 @@ def _forget_half_a_draw(trial: optuna.Trial) -> None:
         trial._cached_frozen_trial.distributions = {}
 
 
-def _suggest_from(trial: optuna.Trial | RandomDraw) -> Callable[[str, Dimension], Value]:
+def _suggest_from(trial: optuna.Trial) -> Callable[[str, Dimension], Value]:
     def suggest(name: str, dimension: Dimension) -> Value:
         if isinstance(dimension, Choice):
             choices: Sequence[Value] = dimension.choices
@@ -649,7 +657,7 @@ def _suggest_from(trial: optuna.Trial | RandomDraw) -> Callable[[str, Dimension]
     return suggest
 
 
-def _suggest_in_range(trial: optuna.Trial | RandomDraw, name: str, dimension: Int | Float) -> Value:
+def _suggest_in_range(trial: optuna.Trial, name: str, dimension: Int | Float) -> Value:
     low, high, log = dimension.low, dimension.high, dimension.log
     if isinstance(dimension, Int):
         return trial.suggest_int(name, int(low), int(high), step=dimension.step or 1, log=log)

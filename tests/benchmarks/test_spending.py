@@ -42,10 +42,15 @@ def test_what_is_worse_is_stopped_at_the_first_rung_so_that_others_begin_sooner(
     assert found_soon < found_late / 2
 
 
-def test_a_diverged_trial_has_no_value_and_makes_room() -> None:
-    trials = [trial(0.5, num_evaluations=0), trial(0.4), *itertools.repeat(trial(0.6), 500)]
-    course = Simulation(iter(trials), Rule(50, {"pruner": "none"})).run(30.0)
-    assert course[-1][1] == 0.4
+def test_a_diverged_trial_costs_the_stretch_in_which_it_did_and_makes_room() -> None:
+    diverges = trial(0.6, num_evaluations=7)
+    trials = [diverges, trial(0.7), trial(0.5), *itertools.repeat(trial(0.9), 500)]
+    course = Simulation(iter(trials), Rule(50, {"pruner": "none"})).run(40.0)
+    ended = BESIDE_SECONDS + 5.1 + 5.0
+    assert course == [
+        (pytest.approx(BESIDE_SECONDS + 5.1), 0.6),
+        (pytest.approx(ended + BESIDE_SECONDS + 5.1), 0.5),
+    ]
 
 
 def costs_of(admitted: Iterator[Recorded], count: int) -> list[float]:

@@ -1,8 +1,5 @@
 """TPE over a bounded part of a study: all of a small one, and the good trials of a large one."""
 
-import statistics
-from typing import Any
-
 import optuna
 import pytest
 from optuna.samplers import TPESampler
@@ -13,8 +10,6 @@ from search.sampling import (
     NUM_LATEST,
     NUM_RUNNING,
     BoundedTPESampler,
-    CheapestSampler,
-    RandomDraw,
     learnt_from,
 )
 
@@ -73,37 +68,3 @@ def test_of_a_long_study_the_best_the_latest_and_what_runs_last_are_kept() -> No
     assert {trial.number for trial in best} <= set(numbers)
     assert set(range(600 - NUM_LATEST, 600)) <= set(numbers)
     assert numbers[-NUM_RUNNING:] == list(range(610, 610 + NUM_RUNNING))
-
-
-def draw_point(trial: optuna.Trial | RandomDraw) -> None:
-    """One dimension that costs, one that is fixed, and two of which one depends on the other."""
-    trial.suggest_float("x", 0, 1)
-    trial.suggest_int("fixed", 3, 3)
-    if trial.suggest_categorical("kind", ["odd", "even"]) == "odd":
-        trial.suggest_int("size", 1, 8, log=True)
-
-
-def point_of(sampler: optuna.samplers.BaseSampler) -> dict[str, Any]:
-    study = study_of(10, sampler)
-    trial = study.ask()
-    draw_point(trial)
-    assert len(study.trials) == 11
-    return trial.params
-
-
-def cheapest_of(count: int, seed: int) -> dict[str, Any]:
-    """A point of which `x` is the cost."""
-    return point_of(CheapestSampler(seed, count, draw_point, lambda draw: draw.params["x"]))
-
-
-def test_one_draw_is_what_a_random_sampler_proposes() -> None:
-    for seed in range(10):
-        assert cheapest_of(1, seed) == point_of(optuna.samplers.RandomSampler(seed))
-
-
-def test_of_several_draws_the_cheapest_is_proposed_whole_and_no_other_leaves_a_trial() -> None:
-    first = [cheapest_of(1, seed) for seed in range(20)]
-    cheapest = [cheapest_of(8, seed) for seed in range(20)]
-    assert all(other["x"] <= one["x"] for one, other in zip(first, cheapest, strict=True))
-    assert all(("size" in point) == (point["kind"] == "odd") for point in cheapest)
-    assert statistics.mean(point["x"] for point in cheapest) == pytest.approx(1 / 9, abs=0.06)

@@ -198,3 +198,22 @@ def test_a_process_that_ends_early_waits_for_the_ray_that_it_is_starting() -> No
         """
     )
     assert seen == "connected"
+
+
+@pytest.mark.slow  # a Ray of its own
+def test_a_ray_of_ones_own_has_the_processes_that_one_machine_needs_and_no_others() -> None:
+    commands = run(
+        """
+        import json
+        import psutil
+        from search.cluster import connect
+        from search.config import Resources
+
+        connect(Resources(device="cpu"), is_verbose=False)
+        print(json.dumps([" ".join(child.cmdline()) for child in psutil.Process().children()]))
+        """
+    )
+    gcs_server, raylet = sorted(commands)
+    assert "gcs_server" in gcs_server
+    assert "agent.py" in raylet
+    assert "--minimal" in raylet  # as an agent starts where ray[default] is not installed

@@ -545,19 +545,54 @@ def test_two_seeds_propose_different_configurations(
     assert ask(one).config != ask(two).config
 
 
-@ON_FILES
-def test_while_there_is_nothing_to_learn_from_the_cheapest_draw_is_tried(
-    tmp_path: Path, open_small_study: OpenStudy
-) -> None:
-    def costs(sampler: str, startup_draws: int, num_startup_trials: int = 8) -> list[float]:
-        file = tmp_path / f"{sampler}-{startup_draws}-{num_startup_trials}"
-        numbers = {"startup_draws": startup_draws, "num_startup_trials": num_startup_trials}
-        study = open_small_study(file, sampler=sampler, trials=8, **numbers)
-        return [study.training_teraflops(ask(study).config) for _ in range(8)]
+@pytest.fixture
+def costs_asked(
+    tmp_path: Path, open_small_study: OpenStudy, make_evaluation: MakeEvaluation
+) -> Callable[..., list[float]]:
+    """What is asked for costs, trial by trial, each complete before the next; all else equal."""
 
-    assert statistics.mean(costs("tpe", 6)) < statistics.mean(costs("tpe", 1))
-    assert costs("tpe", 6, num_startup_trials=0) == costs("tpe", 1, num_startup_trials=0)
-    assert costs("random", 6) == costs("random", 1)
+    def costs(sampler: str, startup_draws: int, **changes: Any) -> list[float]:
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        settings = {"sampler": sampler, "startup_draws": startup_draws, "trials": 8} | changes
+        study = open_small_study(file, **settings)
+        asked = []
+        while proposal := study.ask():
+            asked.append(study.training_teraflops(proposal.config))
+            study.report(proposal.number, make_evaluation(0.5))
+            study.complete(proposal.number)
+        return asked
+
+    return costs
+
+
+@ON_FILES
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow)])
+def test_until_a_sampler_learns_the_cheapest_of_some_random_draws_is_tried(
+    sampler: str, costs_asked: Callable[..., list[float]]
+) -> None:
+    plain = costs_asked(sampler, 1, num_startup_trials=5)
+    cheapest = costs_asked(sampler, 6, num_startup_trials=5)
+    # The first draw of each trial is the same, and one of the six.
+    assert all(one <= other for one, other in zip(cheapest[:5], plain[:5], strict=True))
+    assert statistics.mean(cheapest[:5]) < statistics.mean(plain[:5])
+    no_startup = {"num_startup_trials": 0}
+    assert costs_asked(sampler, 6, **no_startup) == costs_asked(sampler, 1, **no_startup)
+
+
+@ON_FILES
+def test_a_random_search_draws_once(costs_asked: Callable[..., list[float]]) -> None:
+    assert costs_asked("random", 6) == costs_asked("random", 1)
+
+
+@ON_FILES
+def test_of_the_draws_the_cheapest_that_is_new_is_tried(
+    tmp_path: Path, open_small_study: OpenStudy, make_space: MakeSpace
+) -> None:
+    settings = {"sampler": "tpe", "startup_draws": 60, "num_startup_trials": 6, "trials": 6}
+    study = open_small_study(tmp_path / "six", space=make_space(**SIX), **settings)
+    costs = [study.training_teraflops(ask(study).config) for _ in range(6)]
+    assert costs == sorted(costs)
+    assert states(study) == ["running"] * 6
 
 
 def test_what_was_running_waits_again_as_it_was_and_comes_first(
