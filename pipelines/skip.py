@@ -91,7 +91,7 @@ def _made_of(forecaster: Forecaster, windows: Windows) -> bytes:
     digest.update(repr(forecaster.skip.weight.shape).encode())
     rows = windows.values[: windows.num_train_rows, : shape.num_targets]
     for read in (rows, windows.train_origins):
-        digest.update(read.contiguous().numpy())
+        digest.update(read.contiguous().numpy().data)
     return digest.digest()
 
 
