@@ -169,6 +169,7 @@ def main() -> None:
         for point in points:
             each = point.seconds / point.num_trials
             first = points[0].seconds / points[0].num_trials
+            memory = point.worker_mib, point.driver_mib
             table.add_row(
                 name,
                 f"{point.size:,.0f}",
@@ -176,8 +177,7 @@ def main() -> None:
                 f"{point.seconds:.1f}",
                 f"{each:.2f}",
                 f"{each / first:.2f}",
-                f"{point.worker_mib:.0f}".replace("nan", "-"),
-                f"{point.driver_mib:.0f}".replace("nan", "-"),
+                *("-" if math.isnan(mib) else f"{mib:.0f}" for mib in memory),
             )
     Console(width=110).print(table)
     print(f"{time.perf_counter() - began:.0f} s in all")

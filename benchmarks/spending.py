@@ -40,7 +40,7 @@ from search.config import SearchConfig, parse_config
 from search.facts import identity_of
 from search.limits import Limits
 from search.record import Proposal, metric_value
-from search.resolve import resolve
+from search.resolve import CPU_TERAFLOPS_PER_TRIAL, resolve
 from search.study import open_study, pruner_of
 from search.trial import TrialStep, run_trial
 
@@ -50,8 +50,6 @@ BESIDE_SECONDS = 0.2
 """What a trial takes of a slot beside its steps and evaluations (docs/performance.md)."""
 MOST_DRAWN = 5000
 """More than any simulated search draws."""
-MOST_TERAFLOPS = 0.5
-"""Of a trial, in the default space on CPUs."""
 TIMES = (30.0, 60.0, 120.0, 240.0)
 """Seconds of searching, the start left out, at which rules are compared."""
 
@@ -104,12 +102,12 @@ def cheapest_of(num_drawn: int, num_trials: float = math.inf) -> Callable[[Strea
 
 
 def rising(first: float, num_trials: int) -> Callable[[Stream], Stream]:
-    """Refuse what costs more than a limit that rises until, after so many trials, it is 0.5."""
+    """Refuse what costs more than a limit that rises, over so many trials, to the default one."""
 
     def admit(drawn: Stream) -> Stream:
         for place in count():
             share = min(place / num_trials, 1.0)
-            limit = first * (MOST_TERAFLOPS / first) ** share
+            limit = first * (CPU_TERAFLOPS_PER_TRIAL / first) ** share
             yield next(trial for trial in drawn if trial.teraflops <= limit)
 
     return admit
