@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from pipelines.baselines import BaselineScore
 from search.kept_weights import KeptWeights
 from search.projection import Snapshot, StudyFacts
-from search.record import TrialRecord
+from search.record import TrialRecord, TrialState
 
 if TYPE_CHECKING:
     from search.tracking import View
 
 FLUSH_SECONDS = 3.0
+BRIEF_SECONDS = 10.0
+"""A trial that ends within them is shown once, ended: each time takes the driver some 15 ms."""
 NUM_LAST_TRIES = 2
 """Once the search is over: turns in a row that may come to nothing."""
 LAST_PATIENCE_SECONDS = 20.0
@@ -195,6 +197,8 @@ class BackgroundView:
         view, pending = self._view, self._pending
         assert view is not None
         for number, trial in list(pending.trials.items()):
+            if _is_brief_yet(trial) and pending.snapshot is None:
+                continue
             yield partial(view.show_trials, [trial])
             del pending.trials[number]
         if pending.baselines:
@@ -212,3 +216,8 @@ class BackgroundView:
         view = View(*self._arguments, trusts_ended_runs=True)
         view.mark_running()
         self._view = view
+
+
+def _is_brief_yet(trial: TrialRecord) -> bool:
+    began = trial.started_at or 0.0
+    return trial.state is TrialState.RUNNING and time.time() - began < BRIEF_SECONDS

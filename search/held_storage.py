@@ -14,7 +14,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.bulk_store import BulkStore, TrialNotes
+from search.bulk_store import BulkStore, TrialEnd, TrialNotes
 
 
 class HeldStorage(InMemoryStorage):
@@ -64,7 +64,13 @@ class HeldStorage(InMemoryStorage):
 
     @contextmanager
     def notes_at_once(self, trial_id: int) -> Iterator[None]:
-        """Write what is noted and reported of a trial in this block at its end, all or nothing."""
+        """Write what is noted, reported and told of a trial in this block at its end.
+
+        All of it or, where the store refuses, nothing.
+        """
+        if not self._is_stored(trial_id):  # it will be, whole
+            yield
+            return
         notes, before = TrialNotes(), _as_it_is(self._get_trial(trial_id))
         self._notes = trial_id, notes
         try:
@@ -74,6 +80,7 @@ class HeldStorage(InMemoryStorage):
             try:
                 self._store.set_trial_notes(self._stored_ids[trial_id], notes)
             except BaseException:
+                self._move(trial_id, self.get_trial(trial_id).state, before.state)
                 self._set_trial(trial_id, before)
                 raise
 
@@ -104,14 +111,15 @@ class HeldStorage(InMemoryStorage):
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         """Set where a trial stands; False where it cannot run because it does not wait."""
-        if self._is_stored(trial_id):
+        before = self.get_trial(trial_id).state
+        if state.is_finished() and self._is_noted_later(trial_id):
+            self._write(trial_id, TrialNotes(end=TrialEnd(state, values or ())))
+        elif self._is_stored(trial_id):
             stored_id = self._stored_ids[trial_id]
             if not self._store.set_trial_state_values(stored_id, state, values):
                 return False
-        before = self.get_trial(trial_id).state
         is_set = super().set_trial_state_values(trial_id, state, values)
-        self._numbers[before].remove(trial_id)
-        self._numbers[self.get_trial(trial_id).state].add(trial_id)
+        self._move(trial_id, before, self.get_trial(trial_id).state)
         return is_set
 
     def set_trial_intermediate_value(
@@ -158,17 +166,24 @@ class HeldStorage(InMemoryStorage):
     def _write(self, number: int, notes: TrialNotes) -> None:
         """Write notes of a trial, at once or at the end of a block."""
         self.check_trial_is_updatable(number, self.get_trial(number).state)
-        if self._notes is not None and self._notes[0] == number:
+        if self._notes is not None and self._is_noted_later(number):
             self._notes[1].add(notes)
         elif self._is_stored(number):
             self._store.set_trial_notes(self._stored_ids[number], notes)
+
+    def _is_noted_later(self, number: int) -> bool:
+        return self._notes is not None and self._notes[0] == number
+
+    def _move(self, number: int, before: TrialState, now: TrialState) -> None:
+        self._numbers[before].remove(number)
+        self._numbers[now].add(number)
 
     def _is_stored(self, number: int) -> bool:
         return self._drafts is None or number not in self._drafts
 
     def _store_new(self, trial: FrozenTrial) -> None:
         assert trial.number == len(self._stored_ids)
-        self._stored_ids.append(self._store.create_new_trial(self._stored_study_id, trial))
+        self._stored_ids.append(self._store.add_trial(self._stored_study_id, trial))
 
 
 def _as_it_is(trial: FrozenTrial) -> FrozenTrial:

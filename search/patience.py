@@ -10,7 +10,6 @@ from typing import Any
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState
 
 from search.bulk_store import BulkStore, TrialNotes
@@ -42,7 +41,6 @@ class PatientStorage(BulkStore):
         self._end: LostStudyError | KeyboardInterrupt | None = None
         self._is_retaken = False
         self._failed_at: float | None = None
-        self._num_trials_before: int | None = None
         self.seconds_away = 0.0
 
     def opened(self, study_id: int, when: float) -> None:
@@ -123,27 +121,23 @@ class PatientStorage(BulkStore):
 
     # What must not be done twice, or by two
 
-    def _create_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None = None
-    ) -> FrozenTrial:
-        self._num_trials_before = None
-        create = super()._create_new_trial
-        trial: FrozenTrial = self._patiently(lambda _: create(study_id, template_trial))
-        return trial
+    def add_trial(self, study_id: int, trial: FrozenTrial) -> int:
+        """Add a trial under its number, as long as the study is this search's."""
+        add = super().add_trial
 
-    def _get_prepared_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None, session: Any
-    ) -> TrialModel:
-        # Optuna tries this again by itself too, so it is here that the lock is looked at.
-        self._hold()
-        of_study = session.query(TrialModel).filter(TrialModel.study_id == study_id)
-        count = of_study.count()
-        if self._num_trials_before is None:
-            self._num_trials_before = count
-        elif count > self._num_trials_before:
-            made: TrialModel = of_study.order_by(TrialModel.trial_id.desc()).first()
-            return made
-        return super()._get_prepared_new_trial(study_id, template_trial, session)
+        def call(is_again: bool) -> int:
+            self._hold()
+            added = self._id_of(study_id, trial.number) if is_again else None
+            return add(study_id, trial) if added is None else added
+
+        trial_id: int = self._patiently(call)
+        return trial_id
+
+    def _id_of(self, study_id: int, number: int) -> int | None:
+        try:
+            return super().get_trial_id_from_study_id_trial_number(study_id, number)
+        except KeyError:
+            return None
 
     def set_trial_notes(self, trial_id: int, notes: TrialNotes) -> None:
         """Set what is noted of a trial, as long as the study is this search's."""

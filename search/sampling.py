@@ -9,12 +9,14 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe import _truncnorm
+from optuna.samplers._tpe import sampler as optunas
 from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, TrialState
-from scipy.special import log_ndtr
+from scipy.special import erf, log_ndtr
 
-# The same function; Optuna's own is a Python loop over numbers, half the time of a proposal.
+# The same functions; Optuna's own are Python loops over numbers, half the time of a proposal.
 _truncnorm._log_ndtr = log_ndtr
+_truncnorm.erf = erf  # type: ignore[attr-defined]
 
 NUM_BEST = 25
 """Kept from all of the study: TPE takes at most so many trials for the good ones (Optuna 5.0)."""
@@ -46,7 +48,7 @@ class BoundedTPESampler(TPESampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return the dimensions that are drawn together."""
-        return super().infer_relative_search_space(self._of(study), trial)
+        return super().infer_relative_search_space(self._of(study).one_of_each_kind(), trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -70,16 +72,30 @@ class _BoundedStudy(optuna.Study):
 
     kept: list[FrozenTrial]
     num_ended: int
+    parts: tuple[list[FrozenTrial], list[FrozenTrial]] | None = None
+    """The good and the other trials, once they have been told apart."""
 
     @classmethod
     def of(cls, study: optuna.Study) -> "_BoundedStudy":
-        bounded = cls(study.study_name, study._storage, study.sampler, study.pruner)
         # Asked of the study itself: hyperband's shows the trials of one bracket.
         ended = study.get_trials(deepcopy=False, states=_ENDED)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        bounded.kept = learnt_from(ended, running)
-        bounded.num_ended = len(ended)
+        return cls._holding(learnt_from(ended, running), len(ended), study)
+
+    @classmethod
+    def _holding(
+        cls, kept: list[FrozenTrial], num_ended: int, study: optuna.Study
+    ) -> "_BoundedStudy":
+        bounded = cls(study.study_name, study._storage, study.sampler, study.pruner)
+        bounded.kept, bounded.num_ended = kept, num_ended
         return bounded
+
+    def one_of_each_kind(self) -> "_BoundedStudy":
+        """The first trial with each set of dimensions, from which Optuna groups them alike."""
+        first: dict[tuple[TrialState, frozenset[str]], FrozenTrial] = {}
+        for trial in self.kept:
+            first.setdefault((trial.state, frozenset(trial.distributions)), trial)
+        return self._holding(list(first.values()), self.num_ended, self)
 
     def _get_trials(
         self,
@@ -88,6 +104,23 @@ class _BoundedStudy(optuna.Study):
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
         return [trial for trial in self.kept if states is None or trial.state in states]
+
+
+_split_trials = optunas._split_trials
+
+
+def _split_once(
+    study: optuna.Study, trials: list[FrozenTrial], n_below: int
+) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+    """Tell good trials from the others; Optuna does it anew for each group of dimensions."""
+    if not isinstance(study, _BoundedStudy):
+        return _split_trials(study, trials, n_below)
+    if study.parts is None:
+        study.parts = _split_trials(study, trials, n_below)
+    return study.parts
+
+
+optunas._split_trials = _split_once
 
 
 def learnt_from(ended: Sequence[FrozenTrial], running: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -95,6 +95,7 @@ class Choice(Settings, Generic[V]):
 
 
 Dimension = Int | Float | Choice[Any]
+TextChoice = Choice[str]  # held, lest pydantic make the class anew for each draw
 Suggest = Callable[[str, Dimension], Value]
 
 
@@ -238,7 +239,7 @@ class Space(Settings):
 
         if self.widths is not None:
             # A list as such would break samplers and what is read back of the record.
-            ask("widths", Choice[str](choices=tuple(map(widths_text, self.widths))))
+            ask("widths", TextChoice(choices=tuple(map(widths_text, self.widths))))
         else:
             num_layers = int(ask("num_layers", self.num_layers))
             if num_layers > 1 and ask("shape", self.shape) == "per_layer":

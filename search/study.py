@@ -370,8 +370,9 @@ class Study:
         outcome: Mapping[str, Any],
         value: float | None = None,
     ) -> None:
-        trial.set_user_attr("outcome", json.dumps({"time": time.time(), **outcome}))
-        self._record.tell(trial, value, state=state)
+        with self._storage.notes_at_once(trial.number):
+            trial.set_user_attr("outcome", json.dumps({"time": time.time(), **outcome}))
+            self._record.tell(trial, value, state=state)
 
     def _record_evaluation(self, trial: optuna.Trial, key: str, evaluation: Evaluation) -> None:
         if key not in trial.user_attrs:

@@ -218,25 +218,25 @@ class View:
 
     def _show_trial(self, trial: TrialRecord) -> None:
         run = self._children.get(trial.number)
-        if run is None:
-            started_at = trial.started_at or self._facts.started_at
-            tags = {"kind": "trial", "trial": str(trial.number)}
-            tags["mlflow.parentRunId"] = self._parent.run_id
-            run = self._children[trial.number] = self._make_run(trial.name, started_at, tags)
-            run.state = TrialState.RUNNING  # as MLflow begins a run
-        if run.is_whole and trial.state.counts:
+        if run is not None and run.is_whole and trial.state.counts:
             return
-        has_ended = trial.state is not run.state and trial.state.counts
-        has_retried = len(trial.retries) > run.num_retries
-        evaluations = trial.evaluations[run.num_evaluations :]
-        readings = itertools.chain(
-            *map(evaluation_readings, evaluations),
-            outcome_readings(trial, self._facts.metric) if has_ended else (),
-        )
+        has_ended = trial.state.counts and (run is None or trial.state is not run.state)
+        has_retried = len(trial.retries) > (run.num_retries if run else 0)
         tags = {
             **(retry_tags(trial) if has_retried else {}),
             **(outcome_tags(trial) if has_ended else {}),
         }
+        if run is None:
+            started_at = trial.started_at or self._facts.started_at
+            tags |= {"kind": "trial", "trial": str(trial.number)}
+            tags["mlflow.parentRunId"] = self._parent.run_id
+            run = self._children[trial.number] = self._make_run(trial.name, started_at, tags)
+            run.state = TrialState.RUNNING  # as MLflow begins a run
+            tags = {}
+        readings = itertools.chain(
+            *map(evaluation_readings, trial.evaluations[run.num_evaluations :]),
+            outcome_readings(trial, self._facts.metric) if has_ended else (),
+        )
         self._log(run, readings, tags, trial_params(trial))
         run.num_evaluations = len(trial.evaluations)
         if has_retried:

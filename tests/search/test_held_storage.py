@@ -1,5 +1,7 @@
 """The record held in memory: it says what the store says, and reads the store once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -192,22 +194,24 @@ def test_a_trial_taken_whole_is_stored_as_optuna_itself_would(url: str) -> None:
         system_attrs={"tpe:relative_params:0": "{}"},
         intermediate_values={50: 0.25, 100: float("nan"), 150: float("inf")},
     )
+    complete = create_trial(value=float("inf"))
+    whole.number, complete.number = 1, 2
+    bulk, optunas = BulkStore(url), RDBStorage(url)
     taken = []
-    for name, store in (("bulk", BulkStore(url)), ("plain", RDBStorage(url))):
-        study = optuna.create_study(study_name=name, storage=store)
+    for name, take in (("bulk", bulk.add_trial), ("plain", optunas.create_new_trial)):
+        study = optuna.create_study(study_name=name, storage=url)
         study.enqueue_trial({"x": 0.5}, user_attrs={"planned": {"seed": 2}})
-        store.create_new_trial(study._study_id, whole)
+        take(study._study_id, whole)
+        take(study._study_id, complete)
         trials = optuna.load_study(study_name=name, storage=url).get_trials()
         taken.append([plain(trial) for trial in trials])
     assert str(taken[0]) == str(taken[1])  # as text NaN is equal to itself
-    assert str(taken[0][1]) == str(plain(whole) | {"number": 1})
+    assert str(taken[0][1:]) == str([plain(whole), plain(complete)])
 
 
-def test_what_is_noted_at_once_is_stored_in_one_transaction(url: str) -> None:
-    study = held_study(url)
-    storage, trial = study._storage, study.ask()
-    assert isinstance(storage, HeldStorage)
-    trial.set_user_attr("ran_on", "host1")
+@contextmanager
+def commits_counted() -> Iterator[list[object]]:
+    """Every transaction of any database in this block."""
     commits: list[object] = []
 
     def count(connection: object) -> None:
@@ -215,18 +219,75 @@ def test_what_is_noted_at_once_is_stored_in_one_transaction(url: str) -> None:
 
     sqlalchemy.event.listen(sqlalchemy.Engine, "commit", count)
     try:
-        with storage.notes_at_once(0):
-            trial.set_user_attr("evaluation/50", "é")
-            trial.set_user_attr("ran_on", "host2")  # anew
-            trial.report(float("inf"), 50)
-            storage.set_trial_system_attr(0, "completed_rung_0", 0.5)
-            assert stored(url)[0]["user_attrs"] == {"ran_on": "host1"}
-            commits.clear()
+        yield commits
     finally:
         sqlalchemy.event.remove(sqlalchemy.Engine, "commit", count)
+
+
+def test_what_is_noted_at_once_is_stored_in_one_transaction(url: str) -> None:
+    study = held_study(url)
+    storage, trial = study._storage, study.ask()
+    assert isinstance(storage, HeldStorage)
+    trial.set_user_attr("ran_on", "host1")
+    with commits_counted() as commits, storage.notes_at_once(0):
+        trial.set_user_attr("evaluation/50", "é")
+        trial.set_user_attr("ran_on", "host2")  # anew
+        trial.report(float("inf"), 50)
+        storage.set_trial_system_attr(0, "completed_rung_0", 0.5)
+        assert stored(url)[0]["user_attrs"] == {"ran_on": "host1"}
+        commits.clear()
     assert len(commits) == 1
     assert stored(url) == [plain(each) for each in study.get_trials()]
     assert stored(url)[0]["user_attrs"] == {"ran_on": "host2", "evaluation/50": "é"}
+
+
+@pytest.mark.parametrize(
+    ("state", "value"), [(TrialState.COMPLETE, float("inf")), (TrialState.PRUNED, None)]
+)
+def test_an_end_is_stored_with_what_is_noted_beside_it(
+    url: str, state: TrialState, value: float | None
+) -> None:
+    study = held_study(url)
+    storage, trial = study._storage, study.ask()
+    assert isinstance(storage, HeldStorage)
+    trial.report(0.5, 50)
+    with commits_counted() as commits, storage.notes_at_once(0):
+        trial.set_user_attr("outcome", "told")
+        study.tell(trial, value, state=state)
+        assert stored(url)[0]["state"] is TrialState.RUNNING
+        commits.clear()
+    assert len(commits) == 1
+    assert stored(url) == [plain(each) for each in study.get_trials()]
+    ended = optuna.load_study(study_name="study", storage=url).trials[0]
+    assert (ended.state, ended.user_attrs) == (state, {"outcome": "told"})
+    assert ended.datetime_complete is not None
+    with pytest.raises(UpdateFinishedTrialError):
+        trial.set_user_attr("outcome", "anew")
+
+
+def test_a_trial_whose_end_the_store_refuses_still_runs(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = held_study(url)
+    storage, trial = study._storage, study.ask()
+    assert isinstance(storage, HeldStorage)
+
+    def end() -> None:
+        with storage.notes_at_once(0):
+            trial.set_user_attr("outcome", "lost")
+            study.tell(0, 0.25)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BulkStore, "set_trial_notes", refuse)
+        with pytest.raises(OSError, match="disk full"):
+            end()
+    assert [each.number for each in study.get_trials(states=(TrialState.RUNNING,))] == [0]
+    assert [plain(each) for each in study.get_trials()] == stored(url)
+    end()
+    assert stored(url)[0]["state"] is TrialState.COMPLETE
 
 
 def test_of_a_block_that_is_broken_off_what_was_noted_is_stored(url: str) -> None:

@@ -18,6 +18,7 @@ import sqlalchemy
 from benchmarks.invariants import check_count
 from search import patience
 from search.database import LostStudyError, study_held
+from search.held_storage import HeldStorage
 from search.patience import OPENED_AT, PatientStorage
 from search.study import note_on_study, read_study
 
@@ -50,7 +51,9 @@ class Store:
         self.said: list[str] = []
         self.lock = Lock()
         self.storage = PatientStorage(url, self.lock, self.said.append)  # type: ignore[arg-type]
-        self.study = optuna.create_study(storage=self.storage, study_name="load")
+        optuna.create_study(storage=self.storage, study_name="load")
+        held = HeldStorage(self.storage, "load")
+        self.study = optuna.load_study(storage=held, study_name="load")
         self.failures = {"before": 0, "after": 0}
         session = self.storage.scoped_session.session_factory
         sqlalchemy.event.listen(session, "before_commit", lambda _: self._fail("before"))
@@ -73,8 +76,12 @@ def store(record_at: RecordAt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return Store(record_at(tmp_path / "record.db"))
 
 
+def stored_trials(store: Store) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(storage=store.storage, study_name="load").get_trials()
+
+
 def states(store: Store) -> list[str]:
-    return [trial.state.name for trial in store.study.get_trials()]
+    return [trial.state.name for trial in stored_trials(store)]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -91,8 +98,9 @@ def test_a_call_whose_answer_is_lost_is_done_once(store: Store, when: str, count
     store.fail(when, count)
     store.study.tell(trial, 0.5)
     assert states(store) == ["COMPLETE"]
-    assert store.study.trials[0].intermediate_values == {1: 0.5}
-    assert store.study.trials[0].user_attrs == {"seed": 1}
+    [ended] = stored_trials(store)
+    assert ended.intermediate_values == {1: 0.5}
+    assert ended.user_attrs == {"seed": 1}
     assert store.lock.held
     assert store.lock.num_retaken > 0
 
@@ -142,7 +150,7 @@ def test_a_study_that_another_search_opened_and_left_in_the_outage_is_not_writte
 ) -> None:
     trial = store.study.ask()
     store.study.set_user_attr(OPENED_AT, 1.0)
-    store.storage.opened(store.study._study_id, 1.0)
+    store.storage.opened(store.storage.get_study_id_from_name("load"), 1.0)
     store.study.set_user_attr(OPENED_AT, 2.0)
     store.fail("before", 1)
     with pytest.raises(LostStudyError, match="another search has gone on"):

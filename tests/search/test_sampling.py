@@ -34,6 +34,22 @@ def study_of(num_trials: int, sampler: optuna.samplers.BaseSampler) -> optuna.St
     return study
 
 
+def study_with_conditions(num_trials: int, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+    """Trials of one to three layers, each with a width of its own."""
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(num_trials):
+        trial = study.ask()
+        draw_layers(trial)
+        study.tell(trial, sum(trial.params.values()))
+    return study
+
+
+def draw_layers(trial: optuna.Trial) -> None:
+    for layer in range(trial.suggest_int("num_layers", 1, 3)):
+        trial.suggest_int(f"width_{layer}", 4, 128)
+    trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+
+
 def proposed_by(sampler_class: type[TPESampler], num_trials: int) -> float:
     sampler = sampler_class(seed=1, multivariate=True, group=True, constant_liar=True)
     value = study_of(num_trials, sampler).ask(DISTRIBUTIONS).params["x"]
@@ -45,6 +61,20 @@ def proposed_by(sampler_class: type[TPESampler], num_trials: int) -> float:
 def test_a_study_within_the_bound_gets_the_proposals_of_plain_tpe() -> None:
     num_trials = NUM_LATEST
     assert proposed_by(BoundedTPESampler, num_trials) == proposed_by(TPESampler, num_trials)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_dimensions_that_only_some_trials_have_are_drawn_as_by_plain_tpe() -> None:
+    study = study_with_conditions(40, optuna.samplers.RandomSampler(1))
+    drawn = []
+    for sampler_class in (BoundedTPESampler, TPESampler):
+        study.sampler = sampler_class(seed=1, multivariate=True, group=True, constant_liar=True)
+        trial = study.ask()
+        draw_layers(trial)
+        drawn.append(trial.params)
+        study.tell(trial, state=TrialState.FAIL)  # from which neither learns
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) > 2
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

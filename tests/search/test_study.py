@@ -1088,7 +1088,7 @@ def test_an_outcome_that_was_not_told_is_told_by_the_rerun(
     study = open_small_study(sampler="random", pruner="none")
     number = ask(study).number
     study.report(number, make_evaluation(0.5, 300))
-    for statements in (0, 1, 2):  # before the outcome, and between it and the state
+    for statements in (0, 1):  # before the outcome, and between it and the state
         with killed_at_statement(statements):
             study.fail(number, "RuntimeError: lost")
         study = open_small_study(sampler="random", pruner="none")
