@@ -94,6 +94,18 @@ def idle_seconds(trials: Sequence[TrialRecord]) -> float:
     return max(ends.values()) - min(ends.values())
 
 
+def second_half(trials: Sequence[TrialRecord]) -> tuple[float, float, float]:
+    """The second half of the time in which trials ran: its two ends, and its trials an hour.
+
+    All that ended in it count, with whatever outcome (seconds since 1970).
+    """
+    ran = [trial for trial in trials if trial.started_at and trial.ended_at]
+    first, last = min(t.started_at or 0 for t in ran), max(t.ended_at or 0 for t in ran)
+    middle = (first + last) / 2
+    num_ended = sum((trial.ended_at or 0) > middle for trial in ran)
+    return middle, last, 3600 * num_ended / (last - middle)
+
+
 def main() -> None:
     """Time some searches."""
     parser = argparse.ArgumentParser(

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.driver import Driver
-from benchmarks.floor import recorded
+from benchmarks.floor import recorded, second_half
 from benchmarks.gpu_busy import GpuBusy
 from benchmarks.gpu_sharing import under
 from search.record import TrialRecord
@@ -68,20 +68,18 @@ def search(way: str, num_trials: int, more: list[str]) -> Searched:
         print(*measured, sep="\n", flush=True)
         _, trials = recorded(home)
         ran = [trial for trial in trials if trial.started_at and trial.ended_at]
-        first, last = min(t.started_at or 0 for t in ran), max(t.ended_at or 0 for t in ran)
-        middle = (first + last) / 2
+        middle, last, trials_an_hour = second_half(ran)
         retries = Counter(reason for trial in trials for reason in trial.retries)
         for reason, number in retries.items():
             print(f"tried again, {number} times: {reason}", flush=True)
-        num_in_second_half = sum((trial.ended_at or 0) > middle for trial in ran)
         return Searched(
-            last - first,
+            2 * (last - middle),
             len(ran),
             sum(trial.value is None and not trial.evaluations for trial in ran),
             retries.total(),
             sum(trial.evaluations[-1].evaluation.step for trial in ran if trial.evaluations),
             most_at_a_time(ran),
-            3600 * num_in_second_half / (last - middle),
+            trials_an_hour,
             busy.between(middle, last),
             min(trial.value for trial in ran if trial.value is not None),
         )

@@ -5,6 +5,7 @@ hands it every evaluation (`_Reporter`), which answers whether to go on. Weights
 evaluations, so no storage has to be shared, and Tune's own folder is temporary.
 """
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ import ray
 from ray import tune
 from ray.air._internal import usage as air_usage
 from ray.tune.execution import class_cache
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -91,7 +93,7 @@ def run_trials(
             reporter = _Reporter(recorder, crowd)
             with scratch_folder() as scratch, signal_handlers_kept():
                 tuner = _tuner(trainable, asker, reporter, watch, deadline, slots.count, scratch)
-                is_over = _fit(tuner, watch)
+                is_over = _fit(tuner, watch, slots.count)
             if crowd.is_too_dense:
                 recorder.requeue_running()
                 study.note(GPU_SHARE, crowd.thin_out())
@@ -104,10 +106,10 @@ def run_trials(
     return ending
 
 
-def _fit(tuner: tune.Tuner, watch: "_Watch") -> bool:
+def _fit(tuner: tune.Tuner, watch: "_Watch", num_slots: int) -> bool:
     """Run trials until Tune has ended; return False where it broke off and has to begin anew."""
     try:
-        with _quick_start():
+        with _quick_start(), _workers_start_side_by_side(num_slots):
             tuner.fit()
     except RuntimeError as error:
         # Tune outlives dead actors, but not those that Ray ends for lack of memory (2.60).
@@ -130,6 +132,32 @@ def _quick_start() -> Iterator[None]:
         patch.object(air_usage, "tag_callbacks", lambda _: None),
         patch.object(class_cache, "DEFAULT_ENV_VARS", {}),
         patch.object(class_cache, "ENV_VARS_TO_PROPAGATE", frozenset()),
+    ):
+        yield
+
+
+@contextmanager
+def _workers_start_side_by_side(num_slots: int) -> Iterator[None]:
+    """Keep Tune from starting one worker after the other, and from ending those that start.
+
+    By itself it asks for a trial only once the one before runs. And a trial whose worker still
+    starts would take over the first one that is done with its own, and end the starting one: where
+    trials are shorter than that start, one worker alone would ever train.
+    """
+    reuse = TuneController._maybe_reuse_cached_actor
+
+    def reuse_unless_own_starts(self: TuneController, trial: Any) -> bool:
+        own = self._trial_to_actor.get(trial)
+        has_own = own is not None and self._actor_manager.is_actor_started(own)
+        # Once nothing more is proposed, the worker that is ready is the quicker one.
+        if has_own and trial not in self._resetting_trials and not self._search_alg.is_finished():
+            return False
+        is_reused: bool = reuse(self, trial)
+        return is_reused
+
+    with (
+        patch.object(TuneController, "_maybe_reuse_cached_actor", reuse_unless_own_starts),
+        patch.dict(os.environ, TUNE_MAX_PENDING_TRIALS_PG=str(num_slots)),
     ):
         yield
 

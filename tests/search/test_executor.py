@@ -429,6 +429,23 @@ def test_when_the_time_is_over_running_trials_wait_and_a_resume_completes_them(
 
 
 @pytest.mark.slow
+def test_each_slot_gets_a_worker_although_trials_are_shorter_than_its_start(
+    local_ray: None, tmp_path: Path, make_data: MakeData, make_space: Callable[..., Space]
+) -> None:
+    data = make_data()
+    settings = {"trials": 1000, "sampler": "random", "pruner": "none"}
+    study = open_study_of(tmp_path / "record.db", data, make_space(), **settings)
+    roll = Roll(study, num_workers=4)
+    resources = Resources(cpus_per_trial=0.5)
+    slots = plan_slots(resources, "cpu", machines())
+    assert slots.count == 4
+    arguments = study, job(data, slots), resources, BUDGET, KeptWeights(tmp_path / "kept")
+    run_trials(*arguments, [roll], time_budget_seconds=120, has_baselines=False)
+    assert len(roll.pids) == 4
+    assert not any(trial.retries for trial in study.trials())
+
+
+@pytest.mark.slow
 def test_halves_of_a_gpu_run_two_trials_at_once_until_the_space_is_exhausted(
     local_ray: None, make_data: MakeData, make_space: Callable[..., Space], tmp_path: Path
 ) -> None:
@@ -616,6 +633,27 @@ class Troublemaker(Diary):
         if not trial.retries and trial.number in (5, 6):
             is_killed = trial.number == 5
             os.kill(trial.ran_on["pid"], signal.SIGKILL if is_killed else signal.SIGSTOP)
+
+
+class Roll:
+    """Notes which workers train, and ends the search once all of them have."""
+
+    def __init__(self, study: Study, num_workers: int):
+        self.pids: list[int] = []
+        self._study, self._num_workers = study, num_workers
+
+    def on_start(self, trial: TrialRecord) -> None:
+        pass
+
+    def on_evaluation(self, trial: TrialRecord) -> None:
+        if trial.ran_on["pid"] not in self.pids:
+            self.pids.append(trial.ran_on["pid"])
+        if len(self.pids) == self._num_workers:
+            enough = {"trials": self._study.num_counted + 1}
+            self._study._settings = self._study.settings.model_copy(update=enough)
+
+    def on_end(self, trial: TrialRecord) -> None:
+        pass
 
 
 @dataclass
