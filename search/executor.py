@@ -91,9 +91,13 @@ def run_trials(
                 {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
             )
             reporter = _Reporter(recorder, crowd)
-            with scratch_folder() as scratch, signal_handlers_kept():
+            with (
+                scratch_folder() as scratch,
+                signal_handlers_kept(),
+                _workers_start_side_by_side(asker, slots.count),
+            ):
                 tuner = _tuner(trainable, asker, reporter, watch, deadline, slots.count, scratch)
-                is_over = _fit(tuner, watch, slots.count)
+                is_over = _fit(tuner, watch)
             if crowd.is_too_dense:
                 recorder.requeue_running()
                 study.note(GPU_SHARE, crowd.thin_out())
@@ -106,10 +110,10 @@ def run_trials(
     return ending
 
 
-def _fit(tuner: tune.Tuner, watch: "_Watch", num_slots: int) -> bool:
+def _fit(tuner: tune.Tuner, watch: "_Watch") -> bool:
     """Run trials until Tune has ended; return False where it broke off and has to begin anew."""
     try:
-        with _quick_start(), _workers_start_side_by_side(num_slots):
+        with _quick_start():
             tuner.fit()
     except RuntimeError as error:
         # Tune outlives dead actors, but not those that Ray ends for lack of memory (2.60).
@@ -137,20 +141,19 @@ def _quick_start() -> Iterator[None]:
 
 
 @contextmanager
-def _workers_start_side_by_side(num_slots: int) -> Iterator[None]:
+def _workers_start_side_by_side(asker: "_Asker", num_slots: int) -> Iterator[None]:
     """Keep Tune from starting one worker after the other, and from ending those that start.
 
-    By itself it asks for a trial only once the one before runs. And a trial whose worker still
-    starts would take over the first one that is done with its own, and end the starting one: where
-    trials are shorter than that start, one worker alone would ever train.
+    By itself it asks for a trial only once the one before runs. And it gives a worker that is free
+    to a trial whose own worker still starts, which it ends: where trials are shorter than that
+    start, one worker alone would ever train. Here a free worker gets the next trial.
     """
     reuse = TuneController._maybe_reuse_cached_actor
 
     def reuse_unless_own_starts(self: TuneController, trial: Any) -> bool:
         own = self._trial_to_actor.get(trial)
         has_own = own is not None and self._actor_manager.is_actor_started(own)
-        # Once nothing more is proposed, the worker that is ready is the quicker one.
-        if has_own and trial not in self._resetting_trials and not self._search_alg.is_finished():
+        if has_own and trial not in self._resetting_trials and asker.has_more:
             return False
         is_reused: bool = reuse(self, trial)
         return is_reused
@@ -284,6 +287,11 @@ class _Asker(_StaysHere, Searcher):  # type: ignore[misc]
         self._node_id = ray.get_runtime_context().get_node_id()
         self._drawn: list[Proposal] = []
         self.is_exhausted = False
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are trials for workers that are free."""
+        return bool(self._drawn) or (not self.is_exhausted and self._study.num_left > 0)
 
     def begin_anew(self) -> None:
         """Forget what was drawn and not begun, since it waits in the record again."""

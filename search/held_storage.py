@@ -112,7 +112,7 @@ class HeldStorage(InMemoryStorage):
     ) -> bool:
         """Set where a trial stands; False where it cannot run because it does not wait."""
         before = self.get_trial(trial_id).state
-        if state.is_finished() and self._is_noted_later(trial_id):
+        if state.is_finished() and self._noted_later(trial_id) is not None:
             self._write(trial_id, TrialNotes(end=TrialEnd(state, values or ())))
         elif self._is_stored(trial_id):
             stored_id = self._stored_ids[trial_id]
@@ -166,13 +166,14 @@ class HeldStorage(InMemoryStorage):
     def _write(self, number: int, notes: TrialNotes) -> None:
         """Write notes of a trial, at once or at the end of a block."""
         self.check_trial_is_updatable(number, self.get_trial(number).state)
-        if self._notes is not None and self._is_noted_later(number):
-            self._notes[1].add(notes)
+        if (later := self._noted_later(number)) is not None:
+            later.add(notes)
         elif self._is_stored(number):
             self._store.set_trial_notes(self._stored_ids[number], notes)
 
-    def _is_noted_later(self, number: int) -> bool:
-        return self._notes is not None and self._notes[0] == number
+    def _noted_later(self, number: int) -> TrialNotes | None:
+        of, notes = self._notes or (None, None)
+        return notes if of == number else None
 
     def _move(self, number: int, before: TrialState, now: TrialState) -> None:
         self._numbers[before].remove(number)
