@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from pipelines.baselines import BaselineScore
 from pipelines.training import Evaluation
-from search import tracking
+from search import background_view, tracking
 from search.background_view import BackgroundView
 from search.kept_weights import KeptWeights
 from search.projection import Snapshot, StudyFacts, trial_params
@@ -96,6 +97,31 @@ def test_a_running_search_is_shown_as_running_before_any_trial_has_ended(
     assert runs["small"]["info"][0] == runs[trial.name]["info"][0] == "RUNNING"
     assert runs[trial.name]["params"] == trial_params(trial)
     view.close([trial], "interrupted", kept, PATIENCE_SECONDS)
+
+
+def test_a_trial_is_shown_once_it_has_ended_or_is_no_longer_brief(
+    view_store: str,
+    played_study: Study,
+    make_facts: MakeFacts,
+    kept: KeptWeights,
+    dump_view: DumpView,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(background_view, "FLUSH_SECONDS", 0.1)
+    ended = next(trial for trial in played_study.trials() if trial.state.counts)
+    brief = replace(played_study.trial(4), started_at=time.time() + 3600)
+    view = BackgroundView(view_store, "lstm-search", make_facts())
+    view.on_start(brief)
+    view.on_end(ended)
+    eventually(lambda: ended.name in dump_view(view_store))
+    time.sleep(1)  # some turns
+    assert brief.name not in dump_view(view_store)
+    view.on_evaluation(replace(brief, started_at=time.time() - background_view.BRIEF_SECONDS))
+    eventually(lambda: brief.name in dump_view(view_store))
+    view.on_start(replace(brief, number=1000))
+    view.close([brief], "interrupted", kept, PATIENCE_SECONDS)
+    names = {run["tags"].get("trial") for run in dump_view(view_store).values()}
+    assert {str(ended.number), "4", "1000"} <= names
 
 
 def test_a_store_that_cannot_be_opened_is_remembered_and_raised_nowhere(
