@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import idle_actor
+from benchmarks import dispatch, idle_actor  # the first prepares what Ray reads at its import
 from benchmarks.floor import second_half
 from search.trial import TrialStep
 
@@ -19,6 +19,10 @@ def test_an_idle_trial_hands_out_what_one_that_trains_does(monkeypatch: pytest.M
     assert [step.is_final for step in steps if isinstance(step, TrialStep)] == [False] * 5 + [True]
     assert final.evaluation.errors == during[-1].evaluation.errors
     assert list(idle_actor.idle_steps(seed=1)) == steps != list(idle_actor.idle_steps(seed=2))
+
+
+def test_workers_wait_where_others_train() -> None:
+    assert dispatch.IdleActor is idle_actor.IdleActor
 
 
 def test_of_a_search_only_the_second_half_is_counted() -> None:
