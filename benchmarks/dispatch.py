@@ -28,7 +28,7 @@ from search.search import run_search
 
 
 def configuration(num_trials: int, num_workers: int, home: Path) -> SearchConfig:
-    """The default search of the embedded table, without the baselines' share of the cores."""
+    """The default search of the embedded table, evaluated where idle workers are."""
     return parse_config(
         {
             "study": "idle",

@@ -5,8 +5,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from pipelines.metrics import Errors
-from pipelines.training import Evaluation
+from benchmarks.stand_ins import WEIGHTS, make_evaluation
 from search.trial import SecondTry, TrialStep
 from search.trial_actor import TrialActor
 
@@ -14,8 +13,6 @@ STEPS = (40, 80, 120, 160, 200)
 """At which it is evaluated."""
 SECONDS = 0.1
 """Between two evaluations."""
-WEIGHTS = bytes(64 * 1024)
-"""In place of a trial's weights: about those of one layer of 64 cells."""
 
 
 class IdleActor(TrialActor):
@@ -31,11 +28,5 @@ def idle_steps(seed: int) -> Generator[TrialStep | SecondTry]:
     for step in STEPS:
         time.sleep(SECONDS)
         mae = float(0.08 * np.exp(luck) * (1 + np.exp(-step / 50)))
-        yield TrialStep(evaluation_of(step, mae), is_final=False, weights=WEIGHTS)
-    yield TrialStep(evaluation_of(STEPS[-1], mae), is_final=True, weights=None)
-
-
-def evaluation_of(step: int, mae: float) -> Evaluation:
-    """An evaluation with this MAE on standardised values."""
-    errors = Errors(mae, mae**2, mae, mae, mae, mae**2, mae)
-    return Evaluation(step, mae, errors, 1e-3, 50.0, 2**28, 2048, False, SECONDS, 0.01)
+        yield TrialStep(make_evaluation(step, mae), is_final=False, weights=WEIGHTS)
+    yield TrialStep(make_evaluation(STEPS[-1], mae), is_final=True, weights=None)

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.recorded_curves import Curves
-from pipelines.metrics import Errors
+from benchmarks.stand_ins import WEIGHTS, make_evaluation
 from pipelines.series import load
 from pipelines.splits import SearchData, split
 from pipelines.training import Evaluation
@@ -45,8 +45,6 @@ from search.tracking import View
 
 TARGET_MILLISECONDS = 50.0
 """Largest median time of an event."""
-WEIGHTS = bytes(64 * 1024)
-"""In place of a trial's weights: about those of one layer of 64 cells."""
 MACHINE = {"host": "simulated", "pid": 0, "device": "cpu", "hardware": "simulated"}
 
 
@@ -146,12 +144,6 @@ class Simulation:
     def _await(self, number: int, worker: Worker) -> None:
         ready_at = self.virtual_seconds + worker.seconds.pop(0)
         heapq.heappush(self._queue, (ready_at, number, worker))
-
-
-def make_evaluation(step: int, mae: float) -> Evaluation:
-    """An evaluation with this MAE on standardised values."""
-    errors = Errors(mae, mae**2, mae, mae, mae, mae**2, mae)
-    return Evaluation(step, mae, errors, 1e-3, 50.0, 2**28, 2048, False, 0.5, 0.1)
 
 
 def _result(evaluation: Evaluation, is_best: bool) -> dict[str, Any]:

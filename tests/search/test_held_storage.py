@@ -51,6 +51,11 @@ def plain(trial: FrozenTrial) -> dict[str, object]:
     }
 
 
+def refuse(*_: object, **__: object) -> None:
+    """Stands in for a store on a full disk."""
+    raise OSError("disk full")
+
+
 def live_through(study: optuna.Study) -> None:
     """Do to trials all that a search does."""
     study.set_user_attr("facts", {"rows": 3})
@@ -138,9 +143,6 @@ def test_a_write_that_the_store_refuses_is_not_held_either(
     study = held_study(url)
     trial = study.ask()
 
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("disk full")
-
     monkeypatch.setattr(BulkStore, "set_trial_notes", refuse)
     with pytest.raises(OSError, match="disk full"):
         trial.set_user_attr("config", "lost")
@@ -153,9 +155,6 @@ def test_notes_that_the_store_refuses_at_the_end_of_a_block_are_not_held_either(
     study = held_study(url)
     storage, trial = study._storage, study.ask()
     assert isinstance(storage, HeldStorage)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("disk full")
 
     monkeypatch.setattr(BulkStore, "set_trial_notes", refuse)
 
@@ -276,9 +275,6 @@ def test_a_trial_whose_end_the_store_refuses_still_runs(
         with storage.notes_at_once(0):
             trial.set_user_attr("outcome", "lost")
             study.tell(0, 0.25)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("disk full")
 
     with monkeypatch.context() as patched:
         patched.setattr(BulkStore, "set_trial_notes", refuse)
