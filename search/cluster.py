@@ -39,6 +39,7 @@ from ray._private.node import Node  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from search.config import ConfigError, Resources  # noqa: E402
+from search.environment import variables_set  # noqa: E402
 from search.mps import mps_environment  # noqa: E402
 from search.slots import MOST_ON_ONE_GPU, Slots, has_nvidia_driver, num_fitting  # noqa: E402
 from search.source import FLOORS, PROJECT  # noqa: E402
@@ -142,7 +143,7 @@ def _start(resources: Resources, says: Mapping[str, Any]) -> None:
     inherited = WORKER_ENVIRONMENT | (_prepared_workers() if _uses_most_cores(resources) else {})
     if resources.mps:
         inherited |= mps_environment()
-    with _loopback_only(), _few_processes(says["log_to_driver"]), _environment(inherited):
+    with _loopback_only(), _few_processes(says["log_to_driver"]), variables_set(inherited):
         # Without "local" Ray would join whatever cluster was last started on this machine.
         ray.init(address="local", include_dashboard=False, **says)
 
@@ -180,7 +181,7 @@ def _loopback_only() -> Iterator[None]:
     switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     with (
         patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
-        _environment({switch: "0"}),
+        variables_set({switch: "0"}),
     ):
         yield
 
@@ -201,22 +202,6 @@ def _few_processes(has_log_monitor: bool) -> Iterator[None]:
         is_missing = patch.object(ray_utils, "get_dashboard_dependency_error", ImportError)
         stack.enter_context(is_missing)
         yield
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the processes that start within."""
-    # Not patch.dict, which would take back what another thread sets meanwhile.
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _joined_address(resources: Resources) -> str | None:

@@ -5,24 +5,18 @@ hands it every evaluation (`_Reporter`), which answers whether to go on. Weights
 evaluations, so no storage has to be shared, and Tune's own folder is temporary.
 """
 
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from search.cluster import signal_handlers_kept  # says, before Ray is there, how quiet it is to be
 
 # isort: split
 import ray
 from ray import tune
-from ray.air._internal import usage as air_usage
-from ray.tune.execution import class_cache
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -39,6 +33,7 @@ from search.slots import Slots
 from search.space import TrialConfig
 from search.study import GPU_SHARE, SpaceExhaustedError, Study
 from search.trial_actor import TrialActor, TrialJob, refit_once, score_baselines
+from search.tune_patches import quick_start, workers_start_side_by_side
 
 PATIENCE_SECONDS = 0.5  # between two looks at what trials do not report
 
@@ -94,7 +89,7 @@ def run_trials(
             with (
                 scratch_folder() as scratch,
                 signal_handlers_kept(),
-                _workers_start_side_by_side(asker, slots.count),
+                workers_start_side_by_side(slots.count, lambda: asker.has_more),
             ):
                 tuner = _tuner(trainable, asker, reporter, watch, deadline, slots.count, scratch)
                 is_over = _fit(tuner, watch)
@@ -113,7 +108,7 @@ def run_trials(
 def _fit(tuner: tune.Tuner, watch: "_Watch") -> bool:
     """Run trials until Tune has ended; return False where it broke off and has to begin anew."""
     try:
-        with _quick_start():
+        with quick_start():
             tuner.fit()
     except RuntimeError as error:
         # Tune outlives dead actors, but not those that Ray ends for lack of memory (2.60).
@@ -122,47 +117,6 @@ def _fit(tuner: tune.Tuner, watch: "_Watch") -> bool:
         watch.lose_running(str(error.__cause__))
         return False
     return True
-
-
-@contextmanager
-def _quick_start() -> Iterator[None]:
-    """Keep Tune from what delays the first trial.
-
-    It would ask for an environment of its own, for Lightning and for storage, so that Ray starts
-    other workers than those that wait and have imported what trials need. And it would import
-    MLflow, to see whether a callback of Tune's for it is there, and count it.
-    """
-    with (
-        patch.object(air_usage, "tag_callbacks", lambda _: None),
-        patch.object(class_cache, "DEFAULT_ENV_VARS", {}),
-        patch.object(class_cache, "ENV_VARS_TO_PROPAGATE", frozenset()),
-    ):
-        yield
-
-
-@contextmanager
-def _workers_start_side_by_side(asker: "_Asker", num_slots: int) -> Iterator[None]:
-    """Keep Tune from starting one worker after the other, and from ending those that start.
-
-    By itself it asks for a trial only once the one before runs. And it gives a worker that is free
-    to a trial whose own worker still starts, which it ends: where trials are shorter than that
-    start, one worker alone would ever train. Here a free worker gets the next trial.
-    """
-    reuse = TuneController._maybe_reuse_cached_actor
-
-    def reuse_unless_own_starts(self: TuneController, trial: Any) -> bool:
-        own = self._trial_to_actor.get(trial)
-        has_own = own is not None and self._actor_manager.is_actor_started(own)
-        if has_own and trial not in self._resetting_trials and asker.has_more:
-            return False
-        is_reused: bool = reuse(self, trial)
-        return is_reused
-
-    with (
-        patch.object(TuneController, "_maybe_reuse_cached_actor", reuse_unless_own_starts),
-        patch.dict(os.environ, TUNE_MAX_PENDING_TRIALS_PG=str(num_slots)),
-    ):
-        yield
 
 
 def _tuner(

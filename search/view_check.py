@@ -14,15 +14,17 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
 from requests import JSONDecodeError
 
 from search.config import ConfigError
 from search.outcome import without_secrets
 from search.places import shown_address
-from search.tracking import EXPERIMENT_TAGS, why
+from search.tracking import EXPERIMENT_TAGS, why  # says, before MLflow, how it is to behave
+
+# isort: split
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 PATIENCE_SECONDS = 9.0
 """How long the server may take for all questions together."""

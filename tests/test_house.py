@@ -26,6 +26,7 @@ DOORS = {
     },
     "ray": {
         "search/executor.py",
+        "search/tune_patches.py",
         "search/trial_actor.py",
         "search/gpu_probe.py",
         "search/cluster.py",
@@ -70,6 +71,26 @@ def test_each_outside_system_is_imported_only_by_its_doors(library: str) -> None
         if top_level(module) == library and place.split(":")[0] not in DOORS[library]
     ]
     assert beside_the_door == []
+
+
+def test_mlflow_is_told_to_phone_nobody_before_it_is_imported() -> None:
+    says = {"search/tracking.py", "pipelines/serving.py"}
+    # MLflow itself imports it.
+    doors = DOORS["mlflow"] - says - {"pipelines/served_model.py"}
+    for door in doors:
+        order = [module for place, module in imports_of_the_source() if place.split(":")[0] == door]
+        told = next(i for i, module in enumerate(order) if module.startswith("search.tracking"))
+        assert not [module for module in order[:told] if top_level(module) == "mlflow"], door
+
+
+def test_variables_that_another_thread_has_set_are_not_taken_back() -> None:
+    taken_back = [
+        f"{name(path)}:{node.lineno}"
+        for path in source_files()
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call) and ast.unparse(node).startswith("patch.dict(os.environ")
+    ]
+    assert taken_back == []
 
 
 def test_models_need_nothing_but_torch_and_pydantic() -> None:

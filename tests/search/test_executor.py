@@ -29,7 +29,7 @@ from pipelines.windows import build_windows
 from search.cluster import connect, machines
 from search.config import Resources, SearchSettings
 from search.crowd import Crowd
-from search.executor import TuneController, _Asker, _workers_start_side_by_side, ray, run_trials
+from search.executor import _Asker, ray, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.record import Ending, TrialRecord, TrialState
@@ -447,30 +447,6 @@ def test_each_slot_gets_a_worker_although_trials_are_shorter_than_its_start(
     run_trials(*arguments, [roll], time_budget_seconds=120, has_baselines=False)
     assert len(roll.pids) == 4
     assert not any(trial.retries for trial in study.trials())
-
-
-@pytest.mark.parametrize(
-    ("has_own", "has_more", "is_given"),
-    [(True, True, False), (True, False, True), (False, True, True)],
-    ids=["its own starts", "its own starts, no other trial is left", "it has none"],
-)
-def test_a_free_worker_is_given_to_whom_it_helps(
-    has_own: bool, has_more: bool, is_given: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = []
-    monkeypatch.setattr(
-        TuneController, "_maybe_reuse_cached_actor", lambda _, trial: given.append(trial) or True
-    )
-    controller: Any = SimpleNamespace(
-        _trial_to_actor={"trial": "worker"} if has_own else {},
-        _actor_manager=SimpleNamespace(is_actor_started=lambda actor: actor == "worker"),
-        _resetting_trials=set(),
-    )
-    asker: Any = SimpleNamespace(has_more=has_more)
-    with _workers_start_side_by_side(asker, 4):
-        is_reused = TuneController._maybe_reuse_cached_actor(controller, "trial")
-    assert is_reused is is_given
-    assert given == (["trial"] if is_given else [])
 
 
 @pytest.mark.slow
