@@ -1,4 +1,4 @@
-"""The view kept up to date while a search runs, in a thread of its own."""
+"""The view kept up to date while a search runs, in a thread or a process of its own."""
 
 import math
 import queue
@@ -16,6 +16,7 @@ from search.record import TrialRecord, TrialState
 
 if TYPE_CHECKING:
     from search.tracking import View
+    from search.view_process import RemoteView, ViewProcess
 
 FLUSH_SECONDS = 3.0
 BRIEF_SECONDS = 10.0
@@ -32,13 +33,11 @@ class Outage:
 
     since: float
     """When the first call was made that failed (seconds since 1970)."""
-    error: Exception
-    """What the latest one raised."""
+    reason: str
+    """What is wrong with MLflow, in a few words."""
 
     def __str__(self) -> str:
-        from search.tracking import why
-
-        return f"since {time.strftime('%H:%M', time.localtime(self.since))} ({why(self.error)})"
+        return f"since {time.strftime('%H:%M', time.localtime(self.since))} ({self.reason})"
 
 
 @dataclass
@@ -62,6 +61,7 @@ class BackgroundView:
         facts: StudyFacts,
         is_verbose: bool = False,
         first_wait_seconds: float = 0.0,
+        has_own_process: bool = False,
     ):
         """Start the thread; it connects by itself.
 
@@ -72,12 +72,15 @@ class BackgroundView:
             is_verbose: let MLflow's own messages through.
             first_wait_seconds: how long the first evaluation is waited for. MLflow takes seconds of
                 a core to load and to make its store, which would delay the first trials.
+            has_own_process: whether MLflow is called in another process, where it takes nothing of
+                this one's interpreter, for seconds of a core and half a GiB.
         """
         self._arguments = (uri, experiment, facts)
         self._is_verbose = is_verbose
         self._first_wait_seconds = first_wait_seconds
         self._has_evaluation = threading.Event()
-        self._view: View | None = None
+        self._view: View | RemoteView | None = None
+        self._process = _view_process() if has_own_process else None
         self._news: queue.SimpleQueue[TrialRecord | BaselineScore | Snapshot] = queue.SimpleQueue()
         self._pending = _Pending()
         self._progressed_at = time.monotonic()
@@ -137,11 +140,16 @@ class BackgroundView:
             if left <= 0:
                 break
             self._thread.join(min(left, 1.0))
+        is_whole = not self._thread.is_alive() and self.outage is None
         # What is left is for a sync, which must not meet this thread.
+        self.give_up(is_patient=is_whole)
+        return self._view.experiment_id if is_whole and self._view is not None else None
+
+    def give_up(self, *, is_patient: bool = False) -> None:
+        """Show nothing more, whatever is left; be patient with a process that has no more to do."""
         self._is_given_up.set()
-        if self._thread.is_alive() or self.outage is not None or self._view is None:
-            return None
-        return self._view.experiment_id
+        if self._process is not None:
+            self._process.end(is_patient=is_patient)
 
     def _run(self) -> None:
         self._has_evaluation.wait(self._first_wait_seconds)
@@ -182,7 +190,9 @@ class BackgroundView:
                 show()
                 self._progressed_at = time.monotonic()
         except Exception as error:  # whatever MLflow raises, the search must not notice
-            self.outage = Outage(self.outage.since if self.outage else began, error)
+            if self._is_given_up.is_set():
+                return False
+            self.outage = Outage(self.outage.since if self.outage else began, _reason(error))
             self._view = None  # what it knows of the runs may be wrong: read them again
             return False
         finally:
@@ -210,12 +220,35 @@ class BackgroundView:
             yield partial(view.show_all, pending.snapshot)
 
     def _connect(self) -> None:
-        from search.tracking import View, set_verbosity
-
-        set_verbosity(self._is_verbose)
-        view = View(*self._arguments, trusts_ended_runs=True)
+        connect = self._process.connect if self._process is not None else _connect_here
+        view = connect(*self._arguments, self._is_verbose)
         view.mark_running()
         self._view = view
+
+
+# Whichever is not asked for is not loaded: MLflow takes seconds.
+
+
+def _connect_here(uri: str, experiment: str, facts: StudyFacts, is_verbose: bool) -> "View":
+    from search.tracking import connect
+
+    return connect(uri, experiment, facts, is_verbose)
+
+
+def _view_process() -> "ViewProcess":
+    from search.view_process import ViewProcess
+
+    return ViewProcess()
+
+
+def _reason(error: Exception) -> str:
+    from search.view_process import ViewProcessError
+
+    if isinstance(error, ViewProcessError):
+        return str(error)
+    from search.tracking import why
+
+    return why(error)
 
 
 def _is_brief_yet(trial: TrialRecord) -> bool:

@@ -42,11 +42,11 @@ from search.config import ConfigError, Resources  # noqa: E402
 from search.environment import variables_set  # noqa: E402
 from search.mps import mps_environment  # noqa: E402
 from search.slots import MOST_ON_ONE_GPU, Slots, has_nvidia_driver, num_fitting  # noqa: E402
-from search.source import FLOORS, PROJECT  # noqa: E402
+from search.source import FLOORS, PROJECT, python_path  # noqa: E402
 
 START_SECONDS = 60.0  # for Ray to start on this machine
 KNOCK_SECONDS = 10.0  # for a cluster to answer
-PREFLIGHT_SECONDS = 30.0  # for all its nodes
+PREFLIGHT_SECONDS = 120.0  # for all its nodes, which may load torch from a slow disk
 MOST_SPARE_WORKERS = 8  # that may import torch, a quarter of a GiB, in case that they are needed
 
 _MUST_BE_EQUAL = ("torch", "numpy", "pydantic", "safetensors")
@@ -162,13 +162,10 @@ def _uses_most_cores(resources: Resources) -> bool:
 
 def _prepared_workers() -> dict[str, str]:
     """What lets workers import, while nothing is asked of them yet, what trials need."""
-    paths = [path for path in [os.environ.get("PYTHONPATH")] if path]
-    if (PROJECT / "pyproject.toml").exists():  # this checkout's code, wherever another is installed
-        paths = [str(PROJECT), *paths]
     return {
         # pydantic reads the sources of settings, the longer the more modules there are.
         "RAY_preload_python_modules": "search.config,search.trial_actor",
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": python_path(),
     }
 
 

@@ -22,15 +22,15 @@ class Files:
     """What the trial goes on from (`search.saved_trial`), now and then."""
 
 
+@dataclass(frozen=True)
 class KeptWeights:
     """Files `017.safetensors` in the folder of a study, each holding its configuration too.
 
     Beside them `017.state`, from which a trial that was interrupted goes on.
     """
 
-    def __init__(self, folder: Path):
-        """Use `folder`, which is made when the first weights arrive."""
-        self._folder = folder
+    folder: Path
+    """Made when the first weights arrive."""
 
     def path(self, number: int) -> Path:
         """Where the weights of a trial lie, if they are kept."""
@@ -61,10 +61,10 @@ class KeptWeights:
         self._keep_only(SAVED, numbers)
 
     def _path(self, number: int, suffix: str) -> Path:
-        return self._folder / f"{number:03d}{suffix}"
+        return self.folder / f"{number:03d}{suffix}"
 
     def _write(self, number: int, suffix: str, content: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self._path(number, f"{suffix}.part")
         try:
             with unfinished.open("wb") as file:
@@ -78,6 +78,6 @@ class KeptWeights:
         unfinished.replace(self._path(number, suffix))
 
     def _keep_only(self, suffix: str, numbers: Collection[int]) -> None:
-        for path in self._folder.glob(f"*{suffix}"):
+        for path in self.folder.glob(f"*{suffix}"):
             if int(path.stem) not in numbers:
                 path.unlink(missing_ok=True)

@@ -47,6 +47,8 @@ FIRST_VIEW_SECONDS = 15.0
 """How long the view waits for the first evaluation, so as not to delay it."""
 VIEW_PATIENCE_SECONDS = 60.0
 """How long the end of a search waits for MLflow to catch up."""
+MANY_SLOTS = 8
+"""So many keep the driver busy: MLflow gets a process of its own."""
 
 
 def run_search(
@@ -150,7 +152,12 @@ def search_study(
     study.note("ray_sessions", list(dict.fromkeys([*sessions, session_folder()])))
     facts = StudyFacts(**study.attributes["facts"])
     view = BackgroundView(
-        tracking_uri(config), experiment_name(config), facts, is_verbose, FIRST_VIEW_SECONDS
+        tracking_uri(config),
+        experiment_name(config),
+        facts,
+        is_verbose,
+        FIRST_VIEW_SECONDS,
+        has_own_process=slots.count >= MANY_SLOTS,
     )
     settings = config.search
     known = recorded_baselines(study.attributes)
@@ -158,23 +165,27 @@ def search_study(
     tally = Tally(total, max_steps, settings.metric, study.trials(), known, view.lag)
     if config.resources.gpus_per_trial == "auto" and slots.gpus_per_trial:
         study.note(GPU_SHARE, gpu_share_note(slots))
-    with make_progress(console, tally, is_quiet) as progress:
-        ending = run_trials(
-            study,
-            TrialJob(
-                folds,
-                settings.metric,
-                slots,
-                config.resources.save_every_seconds,
-                config.resources.cuda_graph,
-            ),
-            config.resources,
-            config.training,
-            kept,
-            [progress, view],
-            duration_seconds(settings.time_budget) if settings.time_budget else None,
-            has_baselines=has_baselines and not known,
-        )
+    try:
+        with make_progress(console, tally, is_quiet) as progress:
+            ending = run_trials(
+                study,
+                TrialJob(
+                    folds,
+                    settings.metric,
+                    slots,
+                    config.resources.save_every_seconds,
+                    config.resources.cuda_graph,
+                ),
+                config.resources,
+                config.training,
+                kept,
+                [progress, view],
+                duration_seconds(settings.time_budget) if settings.time_budget else None,
+                has_baselines=has_baselines and not known,
+            )
+    except BaseException:
+        view.give_up()
+        raise
     trials = tuple(study.trials())
     study.note("state", str(ending))
     experiment_id = view.close(trials, str(ending), kept, VIEW_PATIENCE_SECONDS)

@@ -1,10 +1,19 @@
 """The code of this project, as it is sent to a cluster."""
 
+import os
 import shutil
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
 FLOORS = ("models", "pipelines", "search")
+
+
+def python_path() -> str:
+    """PYTHONPATH for another process: this checkout's code, wherever another is installed."""
+    paths = [path for path in [os.environ.get("PYTHONPATH")] if path]
+    if (PROJECT / "pyproject.toml").exists():
+        paths = [str(PROJECT), *paths]
+    return os.pathsep.join(paths)
 
 
 def copy_source(folder: Path) -> None:

@@ -320,6 +320,12 @@ class View:
         return found
 
 
+def connect(uri: str, experiment: str, facts: StudyFacts, is_verbose: bool) -> View:
+    """Make the view of a search that begins or goes on."""
+    set_verbosity(is_verbose)
+    return View(uri, experiment, facts, trusts_ended_runs=True)
+
+
 def open_store(uri: str) -> MlflowClient:
     """Connect to an MLflow server or store; a SQLite store is made once, by one process."""
     path = _sqlite_path(uri)

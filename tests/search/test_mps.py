@@ -17,8 +17,9 @@ if [ "$1" = -d ]; then echo started >>"$MPS_LOG"; touch "$CUDA_MPS_PIPE_DIRECTOR
 else read -r word; echo "$word" >>"$MPS_LOG"; fi
 """
 STARTS = """
-import sys, time
+import signal, sys
 from search.mps import mps_environment
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 print(mps_environment()["CUDA_MPS_PIPE_DIRECTORY"], flush=True)
 sys.stdin.read()
 """
