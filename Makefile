@@ -36,7 +36,7 @@ ui: .venv/.installed  ## open the MLflow pages of every search
 	.venv/bin/python -m search ui $(ARGS)
 
 test: .venv/.installed  ## run the whole test suite
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile $(ARGS)
 
 test-fast: .venv/.installed  ## run the tests that need no real Ray, server or browser
 	.venv/bin/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pipelines.baselines import BaselineScore
 from search.kept_weights import KeptWeights
@@ -91,6 +91,12 @@ class BackgroundView:
         self._thread = threading.Thread(target=self._run, name="mlflow-view", daemon=True)
         self._thread.start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_up()
+
     def lag(self) -> str | None:
         """`since 14:03 (connection refused)` where the view is behind."""
         return str(self.outage) if self.outage else None
@@ -148,6 +154,7 @@ class BackgroundView:
     def give_up(self, *, is_patient: bool = False) -> None:
         """Show nothing more, whatever is left; be patient with a process that has no more to do."""
         self._is_given_up.set()
+        self._has_evaluation.set()
         if self._process is not None:
             self._process.end(is_patient=is_patient)
 

@@ -151,31 +151,31 @@ def search_study(
     sessions = study.attributes.get("ray_sessions", [])
     study.note("ray_sessions", list(dict.fromkeys([*sessions, session_folder()])))
     facts = StudyFacts(**study.attributes["facts"])
-    view = BackgroundView(
+    settings = config.search
+    known = recorded_baselines(study.attributes)
+    total, max_steps = study.settings.trials, config.training.max_steps
+    if config.resources.gpus_per_trial == "auto" and slots.gpus_per_trial:
+        study.note(GPU_SHARE, gpu_share_note(slots))
+    job = TrialJob(
+        folds,
+        settings.metric,
+        slots,
+        config.resources.save_every_seconds,
+        config.resources.cuda_graph,
+    )
+    with BackgroundView(
         tracking_uri(config),
         experiment_name(config),
         facts,
         is_verbose,
         FIRST_VIEW_SECONDS,
         has_own_process=slots.count >= MANY_SLOTS,
-    )
-    settings = config.search
-    known = recorded_baselines(study.attributes)
-    total, max_steps = study.settings.trials, config.training.max_steps
-    tally = Tally(total, max_steps, settings.metric, study.trials(), known, view.lag)
-    if config.resources.gpus_per_trial == "auto" and slots.gpus_per_trial:
-        study.note(GPU_SHARE, gpu_share_note(slots))
-    try:
+    ) as view:
+        tally = Tally(total, max_steps, settings.metric, study.trials(), known, view.lag)
         with make_progress(console, tally, is_quiet) as progress:
             ending = run_trials(
                 study,
-                TrialJob(
-                    folds,
-                    settings.metric,
-                    slots,
-                    config.resources.save_every_seconds,
-                    config.resources.cuda_graph,
-                ),
+                job,
                 config.resources,
                 config.training,
                 kept,
@@ -183,12 +183,9 @@ def search_study(
                 duration_seconds(settings.time_budget) if settings.time_budget else None,
                 has_baselines=has_baselines and not known,
             )
-    except BaseException:
-        view.give_up()
-        raise
-    trials = tuple(study.trials())
-    study.note("state", str(ending))
-    experiment_id = view.close(trials, str(ending), kept, VIEW_PATIENCE_SECONDS)
+        trials = tuple(study.trials())
+        study.note("state", str(ending))
+        experiment_id = view.close(trials, str(ending), kept, VIEW_PATIENCE_SECONDS)
     url = experiment_id and trials_page(config, experiment_id)
     study.note("mlflow_url", url)
     return SearchResult(config, ending, trials, recorded_baselines(study.attributes), url)

@@ -1,7 +1,8 @@
-"""The code of this project, as it is sent to a cluster."""
+"""The code of this project: where other processes find it, and as it is sent to a cluster."""
 
 import os
 import shutil
+import sysconfig
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
@@ -9,9 +10,9 @@ FLOORS = ("models", "pipelines", "search")
 
 
 def python_path() -> str:
-    """PYTHONPATH for another process: this checkout's code, wherever another is installed."""
+    """PYTHONPATH for another process: this code, wherever another is installed."""
     paths = [path for path in [os.environ.get("PYTHONPATH")] if path]
-    if (PROJECT / "pyproject.toml").exists():
+    if Path(sysconfig.get_path("purelib")) != PROJECT:  # which Python looks into by itself
         paths = [str(PROJECT), *paths]
     return os.pathsep.join(paths)
 

@@ -2,16 +2,19 @@
 
 MLflow takes some 20 ms a trial and seconds to load, and a thread of the driver's would take them
 from whoever waits for the next trial. Calls and answers are lines of JSON, in turn. The process
-ends with its standard input, so that it outlives no search, however that ends.
+ends with its standard input, in the middle of a call too: so it outlives no search, however that
+ends, and whoever goes on with the study is alone.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -77,7 +80,7 @@ class ViewProcess:
         """Make a view there, as `search.tracking.connect` does here.
 
         Raises:
-            ViewProcessError: where MLflow cannot be reached, or the process ends.
+            ViewProcessError: where MLflow cannot be reached, or the process cannot start or ends.
         """
         self._start_unless_alive()
         connection = _Connection(uri, experiment, facts, is_verbose)
@@ -91,12 +94,13 @@ class ViewProcess:
         Raises:
             ViewProcessError: where MLflow fails, or the process ends.
         """
+        request = call.model_dump_json().encode() + b"\n"
         process = self._process
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(call.model_dump_json().encode() + b"\n")
+            process.stdin.write(request)
             process.stdin.flush()
             line = process.stdout.readline()
         except (OSError, ValueError):  # it has died, or was ended
@@ -132,18 +136,29 @@ class ViewProcess:
             if self._is_ended:
                 raise ViewProcessError("its process was ended")
             if self._process is None or self._process.poll() is not None:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "search.view_process"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=os.environ | {"PYTHONPATH": python_path()},
-                    start_new_session=True,  # Ctrl+C is for the search, which then ends the view
-                )
+                try:
+                    self._process = _start()
+                except OSError as error:
+                    raise ViewProcessError(f"its process does not start: {error}") from error
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    # -P: not what is called `search` in the folder that one is in
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "search.view_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": python_path()},
+        start_new_session=True,  # Ctrl+C is for the search, which then ends the view
+    )
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
     process.kill()
-    process.wait()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:  # it waits for a disk that is away
+        return
     for pipe in (process.stdin, process.stdout):
         assert pipe is not None
         with suppress(OSError):  # what was still to be written
@@ -181,9 +196,11 @@ class _Server:
         self._view: View | None = None
 
     def answer(self, line: bytes) -> _Answer:
-        from search.tracking import connect, why
-
         call = _Call.model_validate_json(line)
+        try:
+            from search.tracking import connect, why
+        except Exception as error:  # such as a package that MLflow lacks
+            return _Answer(problem=f"MLflow does not load: {error}")
         try:
             if call.connection is not None:
                 given = call.connection
@@ -197,13 +214,24 @@ class _Server:
 
 
 def main() -> None:
-    """Answer calls on standard input until it ends."""
+    """Answer calls on standard input until that ends."""
+    # A signal to all processes of a search is for the search, which has things to show at its end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what MLflow prints is no answer
+    calls: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_read, args=(calls,), daemon=True).start()
     server = _Server()
-    for line in sys.stdin.buffer:
-        answers.write(server.answer(line).model_dump_json().encode() + b"\n")
+    while True:
+        answers.write(server.answer(calls.get()).model_dump_json().encode() + b"\n")
         answers.flush()
+
+
+def _read(calls: "SimpleQueue[bytes]") -> None:
+    for line in sys.stdin.buffer:
+        calls.put(line)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -206,3 +206,11 @@ def test_a_view_that_waits_for_the_first_evaluation_connects_with_it(
     assert has_connected.wait(PATIENCE_SECONDS)
     # Its thread must not outlive the test, whose end closes every connection.
     assert view.close([first], "interrupted", kept, PATIENCE_SECONDS) == "1"
+
+
+def test_a_view_whose_search_breaks_shows_nothing_more(
+    view_store: str, played_trials: list[TrialRecord], make_facts: MakeFacts
+) -> None:
+    with pytest.raises(RuntimeError), BackgroundView(view_store, "x", make_facts()) as view:
+        raise RuntimeError
+    eventually(lambda: not view._thread.is_alive())

@@ -105,7 +105,20 @@ def test_a_process_whose_server_hangs_is_ended_with_the_search(
 
 
 @pytest.mark.slow
-def test_a_process_ends_with_the_search_that_is_killed(tmp_path: Path) -> None:
+def test_what_has_the_same_name_in_the_folder_that_one_is_in_is_not_taken(
+    view_store: str, make_facts: MakeFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "search.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    process = ViewProcess()
+    try:
+        assert process.connect(view_store, "x", make_facts(), is_verbose=False).experiment_id
+    finally:
+        process.end(is_patient=True)
+
+
+@pytest.mark.slow
+def test_a_process_ends_with_the_search_that_is_killed() -> None:
     parent = """
 import time
 from search.view_process import ViewProcess
@@ -120,7 +133,52 @@ time.sleep(600)
         pid = int(search.stdout.readline())
         os.kill(pid, 0)  # it is there
         search.kill()
-    eventually(lambda: not Path(f"/proc/{pid}").exists() or is_zombie(pid))
+    eventually(lambda: has_ended(pid))
+
+
+@pytest.mark.slow
+def test_a_process_whose_search_is_killed_in_the_middle_of_a_call_ends_too(
+    mlflow_server: Any,
+) -> None:
+    parent = """
+import sys
+from search.projection import StudyFacts
+from search.view_process import ViewProcess
+view = ViewProcess()
+view._start_unless_alive()
+print(view._process.pid, flush=True)
+facts = StudyFacts("small", "uid", "mae", 0.0, "", "", "", 1, "", {}, {})
+view.connect(sys.argv[1], "killed", facts, is_verbose=False)
+"""
+    with contextlib.closing(FaultyProxy(mlflow_server.uri)) as proxy:
+        proxy.behave("hang")
+        command = [sys.executable, "-c", parent, proxy.uri]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as search:
+            assert search.stdout is not None
+            pid = int(search.stdout.readline())
+            eventually(lambda: proxy.num_requests > 0)
+            search.kill()
+        until = time.monotonic() + 5  # and MLflow would wait for 20 s
+        while not has_ended(pid):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_signal_to_all_processes_of_a_search_does_not_end_it(
+    view_store: str, make_facts: MakeFacts, started: list["subprocess.Popen[bytes]"]
+) -> None:
+    process = ViewProcess()
+    view = process.connect(view_store, "x", make_facts(), is_verbose=False)
+    started[0].send_signal(signal.SIGTERM)
+    started[0].send_signal(signal.SIGINT)
+    view.mark_running()
+    process.end(is_patient=True)
+    assert started[0].poll() == 0
+
+
+def has_ended(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists() or is_zombie(pid)
 
 
 def is_zombie(pid: int) -> bool:
