@@ -94,6 +94,11 @@ class Network:
         self.started: list[subprocess.Popen[bytes]] = []
         self._id = f"ls{os.getpid()}"
         self.switch = f"{self._id}s"
+        # Ray finds nodes by looking through all processes, which the hosts do not hide from each
+        # other: two networks at a time must not have the same addresses.
+        self._addresses = f"10.77.{os.getpid() % 256}"
+        self.gateway = f"{self._addresses}.254"
+        """An address that no host has."""
         self._hosts: list[Host] = []
         run("ip", "netns", "add", self.switch)
         run("ip", "-n", self.switch, "link", "add", "bridge", "type", "bridge")
@@ -109,7 +114,7 @@ class Network:
             *("peer", "name", "eth0", "netns", space),
         )
         run("ip", "-n", self.switch, "link", "set", name, "master", "bridge", "up")
-        address = f"10.77.0.{number}"
+        address = f"{self._addresses}.{number}"
         run("ip", "-n", space, "address", "add", f"{address}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             run("ip", "-n", space, "link", "set", device, "up")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.hosts import Host, Network, run
+from benchmarks.hosts import Host, Network
 from benchmarks.invariants import check_count
 from search.config import SearchConfig
 from search.places import record_url
@@ -92,13 +92,6 @@ def run_job(host: Host, programs: Path, *flags: str) -> "subprocess.Popen[bytes]
     return job
 
 
-def wait_until_nothing_listens(host: Host) -> None:
-    until = time.monotonic() + PATIENCE_SECONDS
-    while listening := run(*host.command("ss", "--listening", "--tcp", "--numeric", "-H")):
-        assert time.monotonic() < until, listening
-        time.sleep(0.3)
-
-
 def trials_of(folder: Path) -> list[TrialRecord]:
     config = SearchConfig(home=str(folder / "mlruns"))
     return read_study(record_url(config, "load"), "load")[1]
@@ -140,7 +133,6 @@ def test_a_job_that_nears_its_limit_is_queued_again_and_goes_on_to_its_end(hosts
     assert list(folder.glob(".ray-token-*")) == []
     assert check_count(trials_of(folder), 6, is_done=False) == []
 
-    wait_until_nothing_listens(one)  # Slurm begins a job anew once none of its processes is left
     again = run_job(one, programs, *FLAGS)
     assert again.wait(PATIENCE_SECONDS) == 0, log.read_text()
     assert orders.read_text() == "requeue 77\n"

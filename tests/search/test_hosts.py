@@ -133,7 +133,7 @@ def test_trials_run_on_every_node_with_the_table_and_the_code_of_the_first(
     one, two = hosts.add_host(), hosts.add_host()
     one.start_ray()
     two.start_ray(one)
-    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=6", *LONG)
+    search = start_search(one, table, f"--address={one.address}:6379", "--trials=6", *LONG)
     wait_for_trials_on({"host1", "host2"}, search, hosts)
     check_that_it_completes(search, hosts)
     assert {trial.ran_on["host"] for trial in trials_of(hosts)} == {"host1", "host2"}
@@ -144,17 +144,17 @@ def test_a_node_of_another_torch_is_refused_by_its_name(hosts: Network, table: P
     one.start_ray()
     (hosts.folder / "sitecustomize.py").write_text(A_TORCH_OF_ITS_OWN)
     two.start_ray(one, environment={"PYTHONPATH": str(hosts.folder)})
-    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=2", *SHORT)
+    search = start_search(one, table, f"--address={one.address}:6379", "--trials=2", *SHORT)
     assert search.wait(PATIENCE_SECONDS) == 2
     said = (hosts.folder / "search.log").read_text()
-    assert "on host2 (10.77.0.2) torch is 2.11.0 there and" in said
+    assert f"on host2 ({two.address}) torch is 2.11.0 there and" in said
 
 
 def test_a_cluster_that_wants_its_token_lets_nobody_in_without(hosts: Network, table: Path) -> None:
     one = hosts.add_host()
     one.start_ray()
     hosts.token.write_text("0" * 64)
-    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=2", *SHORT)
+    search = start_search(one, table, f"--address={one.address}:6379", "--trials=2", *SHORT)
     assert search.wait(PATIENCE_SECONDS) == 2
     assert "a cluster wants its token" in (hosts.folder / "search.log").read_text()
 
@@ -164,7 +164,7 @@ def test_a_search_outlives_a_node_that_is_lost(hosts: Network, table: Path, faul
     one, two = hosts.add_host(), hosts.add_host()
     one.start_ray()
     node = two.start_ray(one)
-    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=6", *LONG)
+    search = start_search(one, table, f"--address={one.address}:6379", "--trials=6", *LONG)
     wait_for_trials_on({"host1", "host2"}, search, hosts)
     if fault == "killed":
         two.end_ray(node)
@@ -181,7 +181,7 @@ def test_a_search_outlives_two_of_three_nodes(hosts: Network, table: Path) -> No
     one.start_ray()
     node = two.start_ray(one)
     three.start_ray(one)
-    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=6", *LONG)
+    search = start_search(one, table, f"--address={one.address}:6379", "--trials=6", *LONG)
     wait_for_trials_on({"host1", "host2", "host3"}, search, hosts)
     three.cut_off()
     two.end_ray(node)
@@ -194,7 +194,7 @@ def test_a_node_that_joins_takes_the_place_of_one_that_is_lost(hosts: Network, t
     one, two = hosts.add_host(), hosts.add_host()
     one.start_ray()
     node = two.start_ray(one)
-    search = start_search(one, table, "--address=10.77.0.1:6379", "--trials=6", *LONG)
+    search = start_search(one, table, f"--address={one.address}:6379", "--trials=6", *LONG)
     wait_for_trials_on({"host1", "host2"}, search, hosts)
     with stopped(workers_of(hosts)["host1"]):
         hosts.add_host().start_ray(one)

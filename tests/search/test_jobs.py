@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.job_submission import JobDetails, JobStatus, JobType
 from typer.testing import CliRunner
 
 from search import submit
 from search.__main__ import app
 from search.config import ConfigError
-from search.submit import check_address, sent_settings
+from search.submit import check_address, sent_settings  # says first how Ray is to behave
+
+# isort: split
+from ray.job_submission import JobDetails, JobStatus, JobType
 
 
 class Cluster:

@@ -15,7 +15,6 @@ from benchmarks.hosts import Host, Network, run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
-GATEWAY = "10.77.0.254"
 CLOUD = {"169.254.169.254", "metadata.google.internal"}
 """Whom Ray asks, once and whatever it is told, in which cloud it runs (docs/security.md)."""
 WATCH = """
@@ -56,9 +55,9 @@ SMALL = (
 def host(hosts: Network) -> Host:
     """A host that believes in a way to the world."""
     made = hosts.add_host()
-    run("ip", "-n", made.space, "route", "add", "default", "via", GATEWAY)
+    run("ip", "-n", made.space, "route", "add", "default", "via", hosts.gateway)
     way = ("lladdr", "02:00:00:00:00:01", "dev", "eth0", "nud", "permanent")
-    run("ip", "-n", made.space, "neigh", "add", GATEWAY, *way)
+    run("ip", "-n", made.space, "neigh", "add", hosts.gateway, *way)
     log = hosts.folder / "asked"
     with log.open("wb") as output:
         watch = made.command(sys.executable, "-c", WATCH)

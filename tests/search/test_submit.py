@@ -99,7 +99,7 @@ class Cluster:
 
     def jobs_page(self, *flags: str, host: Host | None = None) -> str:
         """What the jobs' interface answers to whoever asks by hand: the body, then the status."""
-        address = "http://10.77.0.1:8265/api/jobs/"
+        address = f"http://{self.one.address}:8265/api/jobs/"
         ask = [
             "curl",
             "--silent",
@@ -220,7 +220,7 @@ def test_nobody_sees_or_makes_a_job_without_the_token(
 
 
 def test_another_host_with_the_token_asks_by_plain_http_only_when_told_to(cluster: Cluster) -> None:
-    command = ("job", "status", "nothing", "--address=http://10.77.0.1:8265")
+    command = ("job", "status", "nothing", f"--address=http://{cluster.one.address}:8265")
     exit_code, said = cluster.ask(*command, host=cluster.two)
     assert exit_code == 2
     assert "the token goes to another host by https:// only" in said
