@@ -29,6 +29,7 @@ from pipelines.splits import SearchData
 from pipelines.training import Evaluation
 from pipelines.training_config import TrainingBudget
 from search.config import SearchConfig, SearchSettings, to_yaml
+from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.projection import StudyFacts
 from search.record import TrialRecord
@@ -509,6 +510,14 @@ def mlflow_server(
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> KeptWeights:
+    """Where weights are kept: those of trial 6, which is complete in the played study."""
+    kept = KeptWeights(tmp_path / "kept")
+    kept.write(6, b"the weights of trial 6")
+    return kept
 
 
 @pytest.fixture

@@ -28,13 +28,6 @@ DumpView = Callable[..., dict[str, dict[str, Any]]]
 PATIENCE_SECONDS = 120
 
 
-@pytest.fixture
-def kept(tmp_path: Path) -> KeptWeights:
-    kept = KeptWeights(tmp_path / "kept")
-    kept.write(6, b"the weights of trial 6")
-    return kept
-
-
 def shown_trials(trials: list[TrialRecord]) -> list[TrialRecord]:
     return [trial for trial in trials if trial.config is not None]
 

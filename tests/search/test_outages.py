@@ -102,13 +102,6 @@ def experiment(request: pytest.FixtureRequest) -> str:
     return str(request.node.name)
 
 
-@pytest.fixture
-def kept(tmp_path: Path) -> KeptWeights:
-    kept = KeptWeights(tmp_path / "kept")
-    kept.write(6, b"the weights of trial 6")
-    return kept
-
-
 # A played study before a proxy
 
 

@@ -186,13 +186,6 @@ def is_zombie(pid: int) -> bool:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> KeptWeights:
-    kept = KeptWeights(tmp_path / "kept")
-    kept.write(6, b"the weights of trial 6")
-    return kept
-
-
-@pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list["subprocess.Popen[bytes]"]:
     """The processes of views that the test starts."""
     started = []
