@@ -5,7 +5,7 @@
 
 Prints for each series the best validation value at some times, and by how much each variant differs
 from the first one, seed by seed; draws FOLDER/quality.png. What FOLDER has already is kept, so an
-interrupted comparison goes on.
+interrupted comparison goes on. With `--peer` a peer (benchmarks/peers) is one more variant.
 """
 
 import argparse
@@ -13,9 +13,10 @@ import itertools
 import json
 import math
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ from rich.table import Table
 
 from benchmarks.driver import Driver
 from benchmarks.floor import NUM_SLOTS, recorded
-from search.config import Metric
-from search.record import TrialRecord, metric_value
+from benchmarks.peers.compare import task_of
+from benchmarks.peers.task import PEERS
+from benchmarks.peers.timed import peer_evaluations
+from search.config import parse_config
+from search.record import RecordedEvaluation, TrialRecord, metric_value
 
 Course = Sequence[tuple[float, float]]
 """Seconds since the command, and the best validation value from then on."""
@@ -52,18 +56,25 @@ def searched(flags: Sequence[str], seconds: float) -> Course:
             raise SystemExit(driver.tail())
         driver.end_session()
         config, trials = recorded(home)
-    return course_of(trials, config.search.metric, began_at)
-
-
-def course_of(trials: Sequence[TrialRecord], metric: Metric, began_at: float) -> Course:
-    """Each improvement of the best value, by the seconds since `began_at`."""
-    evaluated = sorted(
-        (recorded.time - began_at, metric_value(recorded.evaluation, metric))
-        for trial in trials
-        for recorded in trial.evaluations
+    return improvements(
+        (each.time - began_at, metric_value(each.evaluation, config.search.metric))
+        for each in _on_most_windows(trials)
     )
+
+
+def _on_most_windows(trials: Sequence[TrialRecord]) -> list[RecordedEvaluation]:
+    """The evaluations that compare with a peer's: those by which complete trials are ranked."""
+    every = [
+        each for trial in trials for each in (*trial.evaluations, trial.final) if each is not None
+    ]
+    most = max(each.evaluation.num_windows for each in every)
+    return [each for each in every if each.evaluation.num_windows == most]
+
+
+def improvements(evaluated: Iterable[tuple[float, float]]) -> Course:
+    """Each value that was better than all before it; the times may be in any order."""
     course: list[tuple[float, float]] = []
-    for at, value in evaluated:
+    for at, value in sorted(evaluated):
         if not course or value < course[-1][1]:
             course.append((at, value))
     return course
@@ -148,21 +159,33 @@ def main() -> None:
         "--series", action="append", required=True, metavar="FILE[:HORIZON[:TARGET,…]]"
     )
     parser.add_argument("--variant", action="append", required=True, metavar="NAME:[a.b=value,…]")
+    parser.add_argument("--peer", action="append", default=[], choices=PEERS)
+    parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH")
+    parser.add_argument("--lookback", type=int, default=96, help="of the peers' windows")
     parser.add_argument("--below", action="append", default=[], metavar="SERIES=VALUE")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=40.0)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     variants = dict(each.split(":", 1) for each in given.variant)
+    pythons = dict(each.split("=", 1) for each in given.python)
     courses: dict[str, dict[str, list[Course]]] = {}
-    for seed, series, variant in itertools.product(range(given.seeds), given.series, variants):
+    for seed, series, variant in itertools.product(
+        range(given.seeds), given.series, [*variants, *given.peer]
+    ):
         name, given_data = series_named(series)
         kept = given.folder / f"{name}.{variant}.{seed}.json"
         if not kept.exists():
-            flags = ["--seed", str(seed), "--set", f"data={json.dumps(given_data)}"]
-            for setting in filter(None, variants[variant].split(",")):
-                flags += ["--set", setting]
-            kept.write_text(json.dumps(searched(flags, given.seconds)), encoding="utf-8")
+            if variant in PEERS:
+                task = task_of(parse_config({"data": given_data}), given.lookback)
+                python = pythons.get(variant, sys.executable)
+                found = improvements(peer_evaluations(variant, python, task, seed, given.seconds))
+            else:
+                flags = ["--seed", str(seed), "--set", f"data={json.dumps(given_data)}"]
+                for setting in filter(None, variants[variant].split(",")):
+                    flags += ["--set", setting]
+                found = searched(flags, given.seconds)
+            kept.write_text(json.dumps(found), encoding="utf-8")
         found = json.loads(kept.read_text(encoding="utf-8"))
         courses.setdefault(name, {}).setdefault(variant, []).append(found)
     thresholds = [each.rsplit("=", 1) for each in given.below]

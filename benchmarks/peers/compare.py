@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.floor import first_step_at
-from benchmarks.peers.task import Task, TrialRun, read_runs
+from benchmarks.peers.task import PEERS, Task, TrialRun, read_runs
 from pipelines.scaling import Scaling
 from pipelines.series import load
 from pipelines.splits import split
@@ -30,7 +30,6 @@ from search.config import SearchConfig, parse_config
 from search.places import known_studies, record_url
 from search.study import read_study
 
-PEERS = ("ray_recipe", "optuna_alone", "neuralforecast_auto", "darts_optuna")
 LONGEST_SECONDS = 7200.0
 
 
@@ -61,8 +60,15 @@ class Compared:
 
 
 def task_of(config: SearchConfig, lookback: int) -> Task:
-    """A table's only series, as a search would train and validate on it; without its test part."""
+    """A table's only series, as a search would train and validate on it; without its test part.
+
+    Raises `ValueError` where the table has more series.
+    """
     data, _ = split(load(config.data), config.split)
+    if data.values.shape[1] != 1:
+        raise ValueError(
+            f"a peer reads one series: got {', '.join(data.columns)}; give a table of one"
+        )
     values = Scaling.fit(data).encode(data.values)[:, 0]
     return Task(values, data.num_train_rows, data.horizon, lookback)
 

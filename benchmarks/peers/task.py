@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 MAX_STEPS = 600
 EVALUATE_EVERY_STEPS = 50
 NUM_SLOTS = 2
+PEERS = ("ray_recipe", "optuna_alone", "neuralforecast_auto", "darts_optuna")
+"""Modules beside this one."""
 
 HIDDEN_SIZES = (16, 128)
 """Drawn on a logarithmic scale."""
@@ -72,16 +74,20 @@ class TrialRun:
     batch_size: int
     steps: int = 0
     """Optimiser steps taken."""
-    best_mae: float = float("inf")
-    """The best of its validation errors, standardised."""
+    evaluations: list[tuple[float, float]] = field(default_factory=list)
+    """When each ended (seconds since 1970), and its validation error, standardised."""
     started_at: float = field(default_factory=time.time)
     """Shortly before its first step (seconds since 1970)."""
-    ended_at: float = 0.0
 
     def evaluated(self, steps: int, mae: float) -> None:
         """Note a validation error."""
-        self.steps, self.best_mae = steps, min(self.best_mae, mae)
-        self.ended_at = time.time()
+        self.steps = steps
+        self.evaluations.append((time.time(), mae))
+
+    @property
+    def best_mae(self) -> float:
+        """The best of its validation errors."""
+        return min(mae for _, mae in self.evaluations)
 
 
 class PlainLSTM(nn.Module):
@@ -161,11 +167,15 @@ def read_arguments() -> Arguments:
 
 
 def write_run(folder: Path, name: str, run: TrialRun) -> None:
-    """Leave one trial, from whichever process ran it."""
-    (folder / f"trial-{name}.json").write_text(json.dumps(asdict(run)))
+    """Leave one trial, from whichever process ran it; whole, whenever that is killed."""
+    unfinished = folder / f"{name}.unfinished"
+    unfinished.write_text(json.dumps(asdict(run)))
+    unfinished.rename(folder / f"trial-{name}.json")
 
 
 def read_runs(folder: Path) -> list[TrialRun]:
     """The trials that a peer left, in the order in which they started."""
     runs = [TrialRun(**json.loads(file.read_text())) for file in folder.glob("trial-*.json")]
+    for run in runs:
+        run.evaluations = [(at, mae) for at, mae in run.evaluations]
     return sorted(runs, key=lambda run: run.started_at)
