@@ -145,9 +145,19 @@ RULES = {
 
 def record(data: dict[str, Any], num_trials: int) -> list[Recorded]:
     """Train what a random search of a table proposes, as many trials at a time as slots."""
-    budget = {"evaluate_every_steps": EVERY_STEPS}
+    config, proposals = drawn(data, num_trials, evaluate_every_steps=EVERY_STEPS)
+    os.environ.update(WORKER_ENVIRONMENT)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(NUM_SLOTS) as pool:
+        return pool.map(partial(trained, config), proposals, chunksize=1)
+
+
+def drawn(
+    data: dict[str, Any], num_trials: int, **training: Any
+) -> tuple[SearchConfig, list[Proposal]]:
+    """What a random search of a table proposes, and how it is trained."""
     settings = {"sampler": "random", "use_default_starts": False, "trials": num_trials}
-    given = {"study": "drawn", "data": data, "training": budget, "search": settings}
+    given = {"study": "drawn", "data": data, "training": training, "search": settings}
     config = parse_config(given)
     table, _ = split(load(config.data), config.split)
     config, _ = resolve(config, table)
@@ -156,11 +166,7 @@ def record(data: dict[str, Any], num_trials: int) -> list[Recorded]:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/drawn.db"
         study = open_study(url, "drawn", identity, *given_space, config.search, limits)
-        proposals = [proposal for _ in range(num_trials) if (proposal := study.ask())]
-    os.environ.update(WORKER_ENVIRONMENT)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(NUM_SLOTS) as pool:
-        return pool.map(partial(trained, config), proposals, chunksize=1)
+        return config, [proposal for _ in range(num_trials) if (proposal := study.ask())]
 
 
 def trained(config: SearchConfig, proposal: Proposal) -> Recorded:
@@ -276,7 +282,7 @@ def compared(trials: Sequence[Recorded], num_orders: int) -> Table:
     first: dict[float, list[float]] = {}
     for name, rule in RULES.items():
         draws = (random.Random(order).choices(trials, k=MOST_DRAWN) for order in range(num_orders))
-        courses = [Simulation(iter(drawn), rule).run(max(TIMES)) for drawn in draws]
+        courses = [Simulation(iter(trials_drawn), rule).run(max(TIMES)) for trials_drawn in draws]
         cells = []
         for at in TIMES:
             above = [100 * (min(value_at(course, at), 2 * best) / best - 1) for course in courses]

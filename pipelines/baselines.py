@@ -89,7 +89,7 @@ def fit_baselines(data: SearchData, budget: TrainingBudget, seed: int) -> Iterat
         return training_mean(windows, scaling, origins)
 
     yield Contender("training mean", "", lookbacks[0], False, mean)
-    ridge = _fit_best_ridge(data, scaling, lookbacks, budget.max_validation_windows)
+    ridge = _fit_best_ridge(data, scaling, lookbacks, budget.max_final_windows)
     yield ridge
     yield _fit_linear_twin(data, scaling, budget, ridge.lookback, seed)
 

@@ -19,9 +19,10 @@ class TrainingBudget(Settings):
     """Optimiser steps, each on one batch of sampled windows."""
     evaluate_every_steps: PositiveInt = 40
     """Steps between evaluations, where a search may stop a trial."""
-    max_validation_windows: PositiveInt = 2048
+    max_validation_windows: PositiveInt | None = None
     """Evenly spaced validation windows of an evaluation during training, so that its cost does
-    not grow with the table."""
+    not grow with the table. None: all there are; a search then takes as many as tell trials apart
+    (`search/resolve.py`)."""
     max_final_windows: PositiveInt = 8192
     """The same for the last evaluation, of the best weights, by which trials are ranked."""
     loss: Literal["huber", "mae", "mse"] = "huber"

@@ -153,9 +153,9 @@ def build_test_windows(
     return windows, torch.from_numpy(origins).to(device)
 
 
-def evenly_spaced(origins: Tensor, limit: int) -> Tensor:
-    """Return at most `limit` of the origins, in order, spread from the first to the last."""
-    if len(origins) <= limit:
+def evenly_spaced(origins: Tensor, limit: int | None) -> Tensor:
+    """Return `limit` of the origins at most (None: all), in order, from the first to the last."""
+    if limit is None or len(origins) <= limit:
         return origins
     places = torch.linspace(0, len(origins) - 1, limit, dtype=torch.float64, device=origins.device)
     return origins[places.round().long()]

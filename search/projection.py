@@ -207,9 +207,10 @@ def description(facts: StudyFacts, experiment_id: str) -> str:
     return (
         f"A search for the LSTM that forecasts **{facts.data_name}** best. Each nested run is a "
         f"trial: [all of them, the best first]({_trials_page(experiment_id, facts.name)}).\n\n"
-        "- `val_…`: errors on the validation part over the training steps; `…_scaled` on "
+        "- `val_…`: errors on validation windows over the training steps; `…_scaled` on "
         "standardised values, the others in the units of the table.\n"
-        "- `val_…_best`: the errors of a trial's best weights. The search minimises "
+        "- `val_…_best`: the errors of a trial's best weights; where it is complete, on more or "
+        "all of the validation windows. The search minimises "
         f"`{best_metric(facts.metric)}`. On this page: of the best trial, after each trial.\n"
         "- `val_…_baseline_…`: the forecasts to beat, on the same windows.\n"
         "- A trial that was stopped early is finished here; its tag `outcome` says `pruned`.\n"

@@ -1,5 +1,6 @@
 """What a configuration leaves open, settled by the table and the machine."""
 
+import math
 import platform
 import uuid
 from datetime import date
@@ -20,6 +21,10 @@ from search.space import THREE_ANSWERS, TrialConfig, derive, start_config
 
 CPU_TERAFLOPS_PER_TRIAL = 0.5
 """About ten seconds of one core."""
+
+VALIDATION_STEPS = 6144
+"""Forecast steps that tell trials apart while they train: 256 windows of 24. Windows that overlap
+say little more (docs/log.md, 2026-11-28), and evaluating costs up to a fifth of a trial."""
 
 
 def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple[str, ...]]:
@@ -58,11 +63,13 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
     if config.study is not None:
         study = filled_in(config.study, data.fingerprint, date.today())
     precision = resolve_precision(config.training.precision, device)
+    num_windows = config.training.max_validation_windows or num_validation_windows(data.horizon)
+    training = {"precision": precision, "max_validation_windows": num_windows}
     resolved = config.model_copy(
         update={
             "study": study,
             "space": space,
-            "training": config.training.model_copy(update={"precision": precision}),
+            "training": config.training.model_copy(update=training),
             "search": config.search.model_copy(
                 update={
                     "max_training_teraflops": teraflops,
@@ -74,6 +81,11 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
         }
     )
     return resolved, notes
+
+
+def num_validation_windows(horizon: int) -> int:
+    """Windows of an evaluation during training, where nobody says how many."""
+    return min(max(math.ceil(VALIDATION_STEPS / horizon), 128), 2048)
 
 
 def _check_mase(data: SearchData) -> None:

@@ -120,8 +120,11 @@ def test_a_table_without_windows_is_refused(
         windows_of(make_data(**changes), lookback)
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(3, [5, 9, 14]), (10, list(range(5, 15)))])
-def test_origins_are_thinned_evenly(limit: int, expected: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(3, [5, 9, 14]), (10, list(range(5, 15))), (None, list(range(5, 15)))],
+)
+def test_origins_are_thinned_evenly(limit: int | None, expected: list[int]) -> None:
     assert evenly_spaced(torch.arange(5, 15), limit).tolist() == expected
 
 
