@@ -35,7 +35,7 @@ from benchmarks.faulty_proxy import FaultyProxy, Mode
 from benchmarks.invariants import Kind, Violation
 from benchmarks.mlflow_server import mlflow_server
 from benchmarks.ordeal import Ordeal
-from search.tracking import open_store
+from search.mlflow_store import open_store
 
 INTERRUPTED = (130, -signal.SIGINT)  # the latter before the command has loaded
 TERMINATED = (143, -signal.SIGTERM)

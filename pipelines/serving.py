@@ -1,7 +1,7 @@
 """The saved model as an MLflow model: loaded and served without this project, without a pickle.
 
 With `pipelines/served_model.py`, what MLflow loads of it, one of the two doors to MLflow;
-`search/tracking.py` and `search/registry.py` are the other.
+`search/mlflow_store.py` and what imports it are the other.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error, ViewProcessError):
         return str(error)
-    from search.tracking import why
+    from search.mlflow_store import why
 
     return why(error)
 

@@ -140,7 +140,7 @@ def _conclude(
 ) -> int:
     from search.conclusion import print_conclusion
     from search.finalize import finalize as reach_verdict
-    from search.tracking import ViewError
+    from search.mlflow_store import ViewError
 
     try:
         conclusion = account.conclusion = reach_verdict(
@@ -158,12 +158,12 @@ def _conclude(
 
 def _explain_grid(config: SearchConfig, console: Console, account: Account) -> int:
     """Write the page of a grid and show it in MLflow."""
+    from search.mlflow_store import ViewError
     from search.places import study_locked
     from search.report.page import write_report
     from search.report.pictures import write_pictures
     from search.screen import say
     from search.sync import show_study
-    from search.tracking import ViewError
 
     assert config.study is not None
     with study_locked(config, config.study):

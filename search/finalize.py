@@ -23,6 +23,7 @@ from search.config import ConfigError, SearchConfig
 from search.finalists import Finalist, train_finalists
 from search.gpu_share import slots_for
 from search.judgement import Ensemble, load_ensemble, open_test
+from search.mlflow_store import ViewError, set_verbosity
 from search.places import record_url, study_locked, tracking_uri, weights_folder
 from search.record import best_of_each_configuration
 from search.registration import choose_model, model_name, register_model
@@ -33,7 +34,6 @@ from search.screen import say
 from search.slots import Slots
 from search.study import note_on_study, read_notes, read_study
 from search.sync import show_study
-from search.tracking import ViewError, set_verbosity
 from search.unwritable import writing_explained
 
 NUM_ORIGINS = 3

@@ -14,9 +14,9 @@ import pandas as pd
 
 from pipelines.predictor import Predictor
 from pipelines.printable import printable
-from search.tracking import OUTAGES, TAG_CHARACTERS, ViewError, open_store, why
+from search.mlflow_store import OUTAGES, TAG_CHARACTERS, ViewError, open_store, why
 
-import mlflow.artifacts  # isort: skip - search.tracking says first how MLflow is to behave
+import mlflow.artifacts  # isort: skip - search.mlflow_store says first how it behaves
 from mlflow import MlflowClient, MlflowException  # isort: skip
 from mlflow.entities.model_registry import ModelVersion  # isort: skip
 

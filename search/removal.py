@@ -26,9 +26,9 @@ from search.places import (
     tracking_uri,
     weights_folder,
 )
+from search.stored_runs import StoredRuns, delete_runs, shrink_store, stored_runs
 from search.studies import Overview, num_bytes_in, overviews
 from search.study import UnknownStudyError, delete_study, read_study
-from search.tracking import StoredRuns, delete_runs, shrink_store, stored_runs
 
 
 @dataclass(frozen=True)

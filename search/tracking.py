@@ -1,56 +1,31 @@
 """The view: MLflow shows the record, and can be rebuilt from it at any time.
 
-Here and in `search/registry.py` is the search's door to MLflow.
+Here, in `stored_runs.py` and in `registry.py` is the search's door to MLflow.
 
 One parent run a study, one nested child run a trial. MLflow takes an equal metric of an equal time
 only once, so that showing a record twice changes nothing.
 """
 
-import fcntl
-import http.client
 import itertools
 import json
-import logging
-import os
-import re
-import shutil
-import socket
-import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import TypeVar
 
-for _name, _value in {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    # MLflow's own patience, 7 retries of 120 s, would keep a call waiting for minutes where the
-    # server is gone; here whoever calls tries again. One retry bridges a server's hiccup.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    # It would draw over the screen of a search.
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-from mlflow import MlflowClient, MlflowException  # noqa: E402
-from mlflow.entities import (  # noqa: E402
-    Dataset,
-    DatasetInput,
-    InputTag,
-    Metric,
-    Param,
-    Run,
-    RunStatus,
-    RunTag,
-    ViewType,
+from pipelines.baselines import BaselineScore
+from pipelines.verdict import Verdict
+from search.mlflow_store import (
+    OUTAGES,
+    TAG_CHARACTERS,
+    ViewError,
+    experiment_id,
+    open_store,
+    pages,
+    set_verbosity,
+    why,
 )
-from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
-
-from pipelines.baselines import BaselineScore  # noqa: E402
-from pipelines.verdict import Verdict  # noqa: E402
-from search.projection import (  # noqa: E402
+from search.projection import (
     Reading,
     Snapshot,
     StudyFacts,
@@ -70,14 +45,24 @@ from search.projection import (  # noqa: E402
     verdict_readings,
     verdict_tags,
 )
-from search.record import TrialRecord, TrialState  # noqa: E402
+from search.record import TrialRecord, TrialState
+
+from mlflow.entities import (  # isort: skip - search.mlflow_store says first how MLflow behaves
+    Dataset,
+    DatasetInput,
+    InputTag,
+    Metric,
+    Param,
+    Run,
+    RunStatus,
+    RunTag,
+)
 
 # MLflow's limits; of all kinds together a call takes 1,000.
 METRICS_PER_CALL = 800
 PARAMS_PER_CALL = 100
 TAGS_PER_CALL = 100
 PARAM_CHARACTERS = 6000
-TAG_CHARACTERS = 8000
 
 _RUN_STATUS = {
     TrialState.WAITING: "SCHEDULED",
@@ -87,21 +72,7 @@ _RUN_STATUS = {
     TrialState.FAILED: "FAILED",
 }
 
-
-REASON_CHARACTERS = 200
-
-# So marked, its page opens on runs and metrics instead of on traces of chats.
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-
-
-class ViewError(ValueError):
-    """MLflow cannot be reached, or does not take a study."""
-
-
 Thing = TypeVar("Thing")
-
-OUTAGES = (MlflowException, OSError, SQLAlchemyError, sqlite3.Error)
-"""What MLflow's client raises where its server or store fails; it wraps only some of it."""
 
 
 @dataclass
@@ -144,7 +115,7 @@ class View:
         """
         self._facts = facts
         self._client = open_store(uri)
-        self.experiment_id = _experiment_id(self._client, uri, experiment)
+        self.experiment_id = experiment_id(self._client, uri, experiment)
         found = self._find_runs(known=frozenset())
         self._parent = self._show_study(found.pop("study", None))
         self._children: dict[int, _ShownRun] = {}
@@ -309,7 +280,7 @@ class View:
         found: dict[str, Run] = {}
         wanted = f"tags.study_uid = '{self._facts.uid}'"
         search, place = self._client.search_runs, [self.experiment_id]
-        for run in list(_pages(search, experiment_ids=place, filter_string=wanted)):
+        for run in list(pages(search, experiment_ids=place, filter_string=wanted)):
             key = run.data.tags.get("trial", "study")
             kept = found.setdefault(key, run)
             if run is not kept:
@@ -324,21 +295,6 @@ def connect(uri: str, experiment: str, facts: StudyFacts, is_verbose: bool) -> V
     """Make the view of a search that begins or goes on."""
     set_verbosity(is_verbose)
     return View(uri, experiment, facts, trusts_ended_runs=True)
-
-
-def open_store(uri: str) -> MlflowClient:
-    """Connect to an MLflow server or store; a SQLite store is made once, by one process."""
-    path = _sqlite_path(uri)
-    if path is None:
-        return MlflowClient(tracking_uri=uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(path.with_suffix(".lock")):
-        with sqlite3.connect(path) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-        connection.close()
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)  # makes the schema
-    return client
 
 
 def rebuild(
@@ -367,179 +323,6 @@ def rebuild(
     return ShownStudy(view.experiment_id, view.run_id)
 
 
-@dataclass(frozen=True)
-class StoredRuns:
-    """All that MLflow holds of one study, deleted runs included."""
-
-    run_ids: tuple[str, ...]
-    folders: tuple[Path, ...]
-    """Where their artifacts lie, as far as that is in the folder of a local store."""
-    models: tuple[str, ...]
-    """Registered model versions that point to one of the runs, such as `load v2`."""
-    is_local: bool
-    """Whether the store can be freed of them here and now."""
-
-
-def stored_runs(uri: str, uid: str, home: Path) -> StoredRuns:
-    """Find a study's runs in all experiments of a store; makes no store.
-
-    Only what lies below `home` is to be freed from here.
-
-    Raises:
-        ViewError: where MLflow cannot be reached or refuses.
-    """
-    path = _sqlite_path(uri)
-    is_local = path is not None and path.resolve().is_relative_to(home.resolve())
-    if path is not None and not path.exists():
-        return StoredRuns((), (), (), is_local)
-    try:
-        client = open_store(uri)
-        runs = _runs_of_study(client, uid)
-        models = _models_of(client, runs) if runs else ()
-    except OUTAGES as error:
-        raise ViewError(
-            f"MLflow must answer before a study is deleted, lest a registered model lose its run: "
-            f"{why(error)}; start it, or put its address right"
-        ) from None
-    artifacts = path.parent.resolve() / "artifacts" if path and is_local else None
-    folders = [_folder_in(artifacts, run) for run in runs]
-    return StoredRuns(
-        tuple(run.info.run_id for run in runs),
-        tuple(folder for folder in folders if folder is not None),
-        models,
-        is_local,
-    )
-
-
-def delete_runs(uri: str, stored: StoredRuns, name: str, uid: str) -> None:
-    """Delete a study's runs: for good from a local store, else as marks for `mlflow gc`.
-
-    Raises:
-        ViewError: where MLflow cannot be reached or refuses.
-    """
-    if not stored.run_ids:
-        return
-    try:
-        client = open_store(uri)
-        for run_id in stored.run_ids:
-            if client.get_run(run_id).info.lifecycle_stage == "active":
-                client.delete_run(run_id)
-        for folder in stored.folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        for run_id in stored.run_ids if stored.is_local else ():
-            # As `mlflow gc` does it; MLflow's clients only mark.
-            client._tracking_client.store._hard_delete_run(run_id)
-        _forget_saved_view(client, name, uid)
-    except OUTAGES as error:
-        raise ViewError(f"MLflow does not delete study {name}: {why(error)}; try again") from None
-
-
-def shrink_store(uri: str) -> bool:
-    """Give back the room of deleted rows; return False where the store is in use just now."""
-    path = _sqlite_path(uri)
-    if path is None or not path.exists():
-        return True
-    connection = sqlite3.connect(path, timeout=5)
-    try:
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except sqlite3.OperationalError:  # locked by a search or a server, or no room for the copy
-        return False
-    finally:
-        connection.close()
-    return True
-
-
-def _runs_of_study(client: MlflowClient, uid: str) -> list[Run]:
-    # The experiment may have been another one each time, named by the environment.
-    ids = [e.experiment_id for e in _pages(client.search_experiments, view_type=ViewType.ALL)]
-    wanted = f"tags.study_uid = '{uid}'"
-    found = _pages(
-        client.search_runs,
-        experiment_ids=ids,
-        filter_string=wanted,
-        run_view_type=ViewType.ALL,
-    )
-    return list(found)
-
-
-def _models_of(client: MlflowClient, runs: Iterable[Run]) -> tuple[str, ...]:
-    places = {run.info.run_id: run.info.artifact_uri for run in runs}
-    return tuple(
-        f"{version.name} v{version.version}"
-        for version in _pages(client.search_model_versions)
-        if version.run_id in places
-        or any(place and str(version.source).startswith(place) for place in places.values())
-        or any(f"runs:/{run_id}" in str(version.source) for run_id in places)
-    )
-
-
-def _pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(**arguments, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _folder_in(artifacts: Path | None, run: Run) -> Path | None:
-    """The folder of a run below the store's own; None for any other place, links included."""
-    if artifacts is None or not str(run.info.artifact_uri).startswith("file://"):
-        return None
-    folder = Path(unquote(urlsplit(run.info.artifact_uri).path)).parent
-    is_inside = folder.name == run.info.run_id and folder.resolve() == artifacts / folder.name
-    return folder if is_inside and folder.is_dir() else None
-
-
-def _forget_saved_view(client: MlflowClient, name: str, uid: str) -> None:
-    key = f"mlflow.sharedViewState.{name}"
-    for experiment in _pages(client.search_experiments):
-        if uid in experiment.tags.get(key, ""):  # a younger study of the same name has another
-            client.delete_experiment_tag(experiment.experiment_id, key)
-
-
-def why(error: BaseException) -> str:
-    """What is wrong with MLflow, in a few words, from whatever its client has raised."""
-    causes = list(_causes(error))
-    for cause in causes:
-        match cause:
-            case ConnectionRefusedError():
-                return "connection refused"
-            case TimeoutError():
-                return "no answer in time"
-            case socket.gaierror():
-                return "its host is not known"
-            case ConnectionError() | http.client.HTTPException():
-                return "the connection broke"
-            case sqlite3.Error():
-                return str(cause)  # such as "database is locked"
-    status = re.search(r"too many (\d{3}) error responses|error code (\d{3})", str(causes))
-    if status:
-        return f"it answers with error {status[1] or status[2]}"
-    words = (str(error).splitlines() or [""])[0]
-    return words[:REASON_CHARACTERS] or type(error).__name__
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        # urllib3 hands the cause of a broken connection on as an argument.
-        yield from (argument for argument in error.args if isinstance(argument, BaseException))
-        error = error.__cause__ or error.__context__
-
-
-def set_verbosity(is_verbose: bool) -> None:
-    """Let MLflow's own messages about its store through, or none: `why` tells what matters."""
-    # At a locked database it would print a traceback of a hundred lines into a search's screen.
-    level = logging.INFO if is_verbose else logging.CRITICAL
-    logging.getLogger("mlflow.store.db.utils").setLevel(level)
-
-
-set_verbosity(is_verbose=False)
-
-
 def _cut(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: value[:TAG_CHARACTERS] for name, value in tags.items()}
 
@@ -558,42 +341,6 @@ def _parts(things: Sequence[Thing], size: int) -> Iterator[Sequence[Thing]]:
 
 def _shown(run: Run) -> _ShownRun:
     return _ShownRun(run.info.run_id, frozenset(run.data.params), frozenset(run.data.tags))
-
-
-def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        return _make_experiment(client, uri, name)
-    if experiment.lifecycle_stage == "deleted":
-        raise ViewError(
-            f"experiment {name} is deleted in MLflow: restore it there or choose another "
-            "--experiment"
-        )
-    return str(experiment.experiment_id)
-
-
-def _make_experiment(client: MlflowClient, uri: str, name: str) -> str:
-    path = _sqlite_path(uri)
-    # An absolute place serves a direct client and a server alike.
-    location = None if path is None else (path.parent / "artifacts").absolute().as_uri()
-    try:
-        return str(client.create_experiment(name, location, EXPERIMENT_TAGS))
-    except MlflowException:
-        made_meanwhile = client.get_experiment_by_name(name)
-        if made_meanwhile is None:
-            raise
-        return str(made_meanwhile.experiment_id)
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _dataset(facts: StudyFacts) -> DatasetInput:

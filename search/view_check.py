@@ -17,9 +17,9 @@ from typing import Any
 from requests import JSONDecodeError
 
 from search.config import ConfigError
+from search.mlflow_store import EXPERIMENT_TAGS, why  # says, before MLflow, how it is to behave
 from search.outcome import without_secrets
 from search.places import shown_address
-from search.tracking import EXPERIMENT_TAGS, why  # says, before MLflow, how it is to behave
 
 # isort: split
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

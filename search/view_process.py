@@ -198,7 +198,8 @@ class _Server:
     def answer(self, line: bytes) -> _Answer:
         call = _Call.model_validate_json(line)
         try:
-            from search.tracking import connect, why
+            from search.mlflow_store import why
+            from search.tracking import connect
         except Exception as error:  # such as a package that MLflow lacks
             return _Answer(problem=f"MLflow does not load: {error}")
         try:

@@ -27,7 +27,7 @@ from benchmarks.peers.task import (
 )
 
 
-class TrialsLeft(tune.Callback):
+class TrialsLeft(tune.Callback):  # type: ignore[misc]
     """Leaves each trial as it is evaluated; its loss is the mean absolute error, as elsewhere."""
 
     def __init__(self, folder: Path) -> None:

@@ -406,7 +406,7 @@ def small_study(
 @pytest.fixture(scope="session")
 def empty_view(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store without a run, to be copied: making one takes some seconds."""
-    from search.tracking import open_store
+    from search.mlflow_store import open_store
 
     file = tmp_path_factory.mktemp("view") / "mlflow.db"
     with connections_closed():

@@ -9,8 +9,8 @@ import pytest
 
 from search import commands, finalize, search
 from search.config import ConfigError, SearchConfig, SearchSettings, parse_config
+from search.mlflow_store import ViewError
 from search.study import Study
-from search.tracking import ViewError
 
 
 @pytest.fixture(autouse=True)

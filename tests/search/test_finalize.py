@@ -21,13 +21,13 @@ from search import run_search
 from search.conclusion import Conclusion
 from search.config import ConfigError, SearchConfig, parse_config
 from search.finalize import finalize
+from search.mlflow_store import ViewError
 from search.openings import num_openings
 from search.places import latest_study, record_url, tracking_uri
 from search.record import TrialState
 from search.registry import champion_of
 from search.studies import overview
 from search.study import read_notes, read_study
-from search.tracking import ViewError
 
 pytestmark = pytest.mark.slow
 

@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 from search import commands, finalize, hooks, search
 from search import run as run_command
 from search.config import SearchConfig
+from search.mlflow_store import ViewError
 from search.record import Ending, TrialRecord, TrialState
 from search.result import SearchResult
 from search.study import read_study
-from search.tracking import ViewError
 
 PATIENCE_SECONDS = 400
 

@@ -22,12 +22,12 @@ from search.config import SearchConfig
 from search.facts import facts_of, identity_of
 from search.kept_weights import KeptWeights
 from search.limits import Limits
+from search.mlflow_store import open_store
 from search.places import weights_folder
 from search.registry import register, set_alias
 from search.space import Space, derive
 from search.study import Study, open_study
 from search.take_home.writing import trained_predictor
-from search.tracking import open_store
 from search.trial import TrialStep, run_trial
 
 BUDGET = TrainingBudget(max_steps=4, evaluate_every_steps=2, warmup_steps=0, precision="float32")

@@ -19,8 +19,8 @@ from pipelines.series import load
 from pipelines.splits import split
 from pipelines.training import build_forecaster
 from pipelines.training_config import TrainConfig
+from search.mlflow_store import ViewError, open_store
 from search.registry import champion_of, fetch_predictor, register, set_alias
-from search.tracking import ViewError, open_store
 
 Registered = tuple[Predictor, pd.DataFrame]
 

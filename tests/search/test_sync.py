@@ -17,11 +17,11 @@ from search.background_view import BackgroundView
 from search.config import ConfigError, SearchConfig
 from search.kept_weights import KeptWeights
 from search.lock import locked
+from search.mlflow_store import ViewError
 from search.projection import StudyFacts
 from search.record import baseline_to_plain
 from search.study import Study, UnknownStudyError
 from search.sync import sync_study
-from search.tracking import ViewError
 
 pytestmark = pytest.mark.slow  # real stores: half a minute together
 

@@ -17,12 +17,13 @@ import mlflow
 import pytest
 import sqlalchemy
 import yaml
-from mlflow import MlflowClient, MlflowException
+from mlflow import MlflowClient
 
 from pipelines.baselines import BaselineScore
 from pipelines.training import Evaluation
 from search.config import SearchConfig, parse_config
 from search.kept_weights import KeptWeights
+from search.mlflow_store import ViewError
 from search.projection import (
     Snapshot,
     StudyFacts,
@@ -34,7 +35,7 @@ from search.projection import (
 )
 from search.record import RecordedEvaluation, TrialRecord, TrialState
 from search.study import Study
-from search.tracking import View, ViewError, open_store, rebuild, why
+from search.tracking import View, rebuild
 
 pytestmark = pytest.mark.slow  # real stores: half a minute together
 
@@ -675,19 +676,6 @@ def locks_not_awaited() -> Iterator[None]:
     sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", at_once)
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (MlflowException("experiment x is gone\nmore"), "experiment x is gone"),
-        (ValueError(), "ValueError"),
-        (MlflowException("API request failed with error code 403 != 200"), "error 403"),
-        (OSError("y" * 9000), "y" * 200),
-    ],
-)
-def test_why_mlflow_fails_is_a_few_words(error: Exception, reason: str) -> None:
-    assert why(error) in (reason, f"it answers with {reason}")
-
-
 def test_a_server_that_is_not_there_is_an_error_that_names_the_study(
     free_port: int, facts: StudyFacts, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -733,12 +721,6 @@ def test_two_processes_that_make_the_store_at_the_same_moment_both_show_their_st
     ]
     assert [process.wait(120) for process in processes] == [0, 0]
     assert set(dump_view(store)) == {"one", "two", "experiment"}
-
-
-@pytest.mark.slow
-def test_a_new_store_is_made_quietly(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    open_store(f"sqlite:///{tmp_path / 'deep' / 'folder' / 'mlflow.db'}")
-    assert capfd.readouterr() == ("", "")
 
 
 def anywhere(shown: dict[str, Any]) -> str:
