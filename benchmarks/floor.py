@@ -24,7 +24,7 @@ from benchmarks.driver import Driver
 from search.config import SearchConfig, parse_config
 from search.places import record_url, recorded_config
 from search.record import TrialRecord
-from search.study import read_study
+from search.stored_studies import read_study
 
 NUM_SLOTS = 2
 

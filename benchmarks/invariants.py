@@ -29,7 +29,8 @@ from search.limits import Limits
 from search.places import record_url, recorded_config
 from search.projection import evaluation_readings, milliseconds
 from search.record import Proposal, TrialRecord, TrialState, leaderboard, metric_of_errors
-from search.study import Study, open_study, read_study
+from search.stored_studies import read_study
+from search.study import Study, open_study
 
 Kind = Literal["trial", "value", "view", "weights", "proposal", "ending"]
 

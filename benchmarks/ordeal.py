@@ -35,7 +35,7 @@ from pipelines.splits import SearchData
 from search.config import SearchConfig
 from search.places import record_url
 from search.record import TrialRecord, TrialState
-from search.study import UnknownStudyError, read_study
+from search.stored_studies import UnknownStudyError, read_study
 
 NUM_TRIALS = 12
 MORE_TRIALS = 4

@@ -29,8 +29,8 @@ from benchmarks.floor import NUM_SLOTS, recorded
 from benchmarks.peers.compare import task_of
 from benchmarks.peers.task import PEERS
 from benchmarks.peers.timed import peer_evaluations
-from search.config import parse_config
-from search.record import RecordedEvaluation, TrialRecord, metric_value
+from search.config import Metric, parse_config
+from search.record import TrialRecord, metric_value
 
 Course = Sequence[tuple[float, float]]
 """Seconds since the command, and the best validation value from then on."""
@@ -56,19 +56,22 @@ def searched(flags: Sequence[str], seconds: float) -> Course:
             raise SystemExit(driver.tail())
         driver.end_session()
         config, trials = recorded(home)
+    return course_of(trials, config.search.metric, began_at)
+
+
+def course_of(trials: Sequence[TrialRecord], metric: Metric, began_at: float) -> Course:
+    """Each improvement of the best value, by the seconds since `began_at`.
+
+    Of the evaluations on most windows, by which complete trials are ranked and which compare with
+    those of a peer.
+    """
+    evaluated = [each for trial in trials for each in (*trial.evaluations, trial.final) if each]
+    most = max((each.evaluation.num_windows for each in evaluated), default=0)
     return improvements(
-        (each.time - began_at, metric_value(each.evaluation, config.search.metric))
-        for each in _on_most_windows(trials)
+        (each.time - began_at, metric_value(each.evaluation, metric))
+        for each in evaluated
+        if each.evaluation.num_windows == most
     )
-
-
-def _on_most_windows(trials: Sequence[TrialRecord]) -> list[RecordedEvaluation]:
-    """The evaluations that compare with a peer's: those by which complete trials are ranked."""
-    every = [
-        each for trial in trials for each in (*trial.evaluations, trial.final) if each is not None
-    ]
-    most = max(each.evaluation.num_windows for each in every)
-    return [each for each in every if each.evaluation.num_windows == most]
 
 
 def improvements(evaluated: Iterable[tuple[float, float]]) -> Course:

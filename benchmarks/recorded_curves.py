@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from search.record import TrialState
 from search.space import TrialConfig
-from search.study import read_study
+from search.stored_studies import read_study
 
 FILE = Path(__file__).with_name("scale_curves.json")
 

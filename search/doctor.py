@@ -32,8 +32,8 @@ from search.places import (
 )
 from search.resolve import has_unused_gpu
 from search.screen import say
+from search.stored_studies import UnknownStudyError, read_study, shown_url
 from search.studies import num_bytes_in, size_in_words
-from search.study import UnknownStudyError, read_study, shown_url
 
 ROOM_BYTES = 1_000_000_000
 """Less free disk than this is worth a warning: a search with its view takes some megabytes, Ray's

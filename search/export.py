@@ -13,7 +13,7 @@ from search.places import record_url, weights_folder
 from search.projection import trial_params
 from search.record import TrialRecord, TrialState, baseline_from_plain
 from search.spreadsheet import csv_text
-from search.study import read_study
+from search.stored_studies import read_study
 
 READ_ME = """\
 A search for the LSTM that forecasts a table best, exported by lstm-search.

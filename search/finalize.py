@@ -32,7 +32,7 @@ from search.report.page import write_report
 from search.report.pictures import write_pictures
 from search.screen import say
 from search.slots import Slots
-from search.study import note_on_study, read_notes, read_study
+from search.stored_studies import note_on_study, read_notes, read_study
 from search.sync import show_study
 from search.unwritable import writing_explained
 

@@ -21,7 +21,8 @@ from search.limits import Limits
 from search.places import record_url
 from search.slots import MOST_ON_ONE_GPU, Slots, num_fitting, plan_slots
 from search.space import Choice, Dimension, Float, Space, TrialConfig, Value
-from search.study import GPU_SHARE, UnknownStudyError, read_notes
+from search.stored_studies import UnknownStudyError, read_notes
+from search.study import GPU_SHARE
 from search.trial_actor import TrialJob
 
 NEARLY = 0.9

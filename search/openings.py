@@ -13,7 +13,7 @@ from typing import Any
 
 from search.config import SearchConfig
 from search.places import known_studies, record_url
-from search.study import UnknownStudyError, note_on_study, read_notes
+from search.stored_studies import UnknownStudyError, note_on_study, read_notes
 
 OPENINGS = "openings"
 

@@ -14,7 +14,7 @@ from search.database import HeldStudy
 from search.lock import locked
 from search.names import FINALISTS, check_study_name
 from search.projection import trials_url
-from search.study import UnknownStudyError, read_study, study_names
+from search.stored_studies import UnknownStudyError, read_study, study_names
 from search.ui import LOCAL_SERVER, local_store_uri
 
 

@@ -27,8 +27,8 @@ from search.places import (
     weights_folder,
 )
 from search.stored_runs import StoredRuns, delete_runs, shrink_store, stored_runs
+from search.stored_studies import UnknownStudyError, delete_study, read_study
 from search.studies import Overview, num_bytes_in, overviews
-from search.study import UnknownStudyError, delete_study, read_study
 
 
 @dataclass(frozen=True)

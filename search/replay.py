@@ -23,7 +23,7 @@ from search.record import RecordedEvaluation, TrialRecord, TrialState, metric_va
 from search.resolve import resolve_device
 from search.screen import say, say_lines
 from search.slots import Slots
-from search.study import read_study
+from search.stored_studies import read_study
 from search.trial import SecondTry, TrialStep, run_trial
 
 SHOWN_DIGITS = 6

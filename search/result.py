@@ -14,7 +14,7 @@ from search.kept_weights import KeptWeights
 from search.places import record_url, recorded_config
 from search.record import Ending, TrialRecord, baseline_from_plain, leaderboard
 from search.space import TrialConfig
-from search.study import read_study
+from search.stored_studies import read_study
 
 
 @dataclass(frozen=True)

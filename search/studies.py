@@ -29,7 +29,7 @@ from search.projection import last_time
 from search.record import Ending, TrialRecord, TrialState, leaderboard, metric_value
 from search.result import SearchResult, recorded_baselines
 from search.screen import say, say_lines
-from search.study import UnknownStudyError, read_study
+from search.stored_studies import UnknownStudyError, read_study
 from search.summary import print_summary
 
 NO_VERDICT = "-"

@@ -1,8 +1,8 @@
 """The record of a search: one persistent Optuna study, the only thing that must not be lost.
 
 Every configuration, evaluation and outcome is written here as it happens. This file, above
-`held_storage.py` and `patience.py`, is the door to Optuna; the rest of the project sees `Study`,
-`Proposal` and `TrialRecord`.
+`stored_studies.py`, `held_storage.py` and `patience.py`, is the door to Optuna; the rest of the
+project sees `Study`, `Proposal` and `TrialRecord`.
 
 Each evaluation is written twice, in this order: as a user attribute with all metrics and its time,
 then as the reported value, the best so far, from which pruning decides.
@@ -13,29 +13,25 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import takewhile
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
-from urllib.parse import quote
 
 import optuna
-import sqlalchemy
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from pipelines.training import Evaluation
 from pipelines.training_config import TrainingBudget
-from search.bulk_store import BulkStore
-from search.config import Metric, SearchSettings
-from search.database import (
-    HeldStudy,
-    alone_with_tables,
-    connect_args,
-    connectable,
-    is_postgresql,
-    unpooled,
+from search.config import SearchSettings
+from search.database import HeldStudy
+from search.frozen_trials import (
+    EVALUATION_PREFIX,
+    FINAL_EVALUATION,
+    evaluations_in,
+    final_evaluation_in,
+    num_rejected_last,
+    state_of,
+    trial_record,
 )
 from search.held_storage import HeldStorage
 from search.limits import Limits
@@ -43,23 +39,19 @@ from search.patience import OPENED_AT, PatientStorage
 from search.record import (
     PlannedRun,
     Proposal,
-    RecordedEvaluation,
     TrialRecord,
     TrialState,
     metric_value,
     proposal_seed,
     trial_seed,
 )
-from search.sampling import BoundedTPESampler, rank_of_trial
+from search.sampling import BoundedTPESampler
 from search.space import Choice, Dimension, Float, Int, Point, Space, TrialConfig, Value
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)  # a user of Study reads nothing of Optuna
+from search.stored_studies import open_storage, patient_storage
 
 RANDOM_AFTER_REJECTIONS = 20
 EXHAUSTED_AFTER_REJECTIONS = 200
 
-EVALUATION_PREFIX = "evaluation/"
-FINAL_EVALUATION = "final_evaluation"
 GPU_SHARE = "gpu_share"
 
 _LEARNT_FROM = {
@@ -75,10 +67,6 @@ class SpaceExhaustedError(RuntimeError):
 
 class StudyMismatchError(ValueError):
     """A study met with another space, data, metric or budget than it was begun with."""
-
-
-class UnknownStudyError(ValueError):
-    """No study of this name."""
 
 
 class Study:
@@ -102,7 +90,7 @@ class Study:
         self._limits = limits
         self._record.pruner = pruner_of(settings, budget)
         self._running: dict[int, optuna.Trial] = {}
-        self._num_counted = sum(_state_of(t).counts for t in record.get_trials(deepcopy=False))
+        self._num_counted = sum(state_of(t).counts for t in record.get_trials(deepcopy=False))
         self._planned: deque[tuple[PlannedRun, Point]] = deque()
         self._numbers = {
             trial.config: trial.number
@@ -199,7 +187,7 @@ class Study:
     def _is_left_out(self, frozen: FrozenTrial) -> bool:
         """Whether a planned trial was refused, or waits and will be."""
         if frozen.state is not OptunaState.WAITING:
-            return _state_of(frozen) is TrialState.REJECTED
+            return state_of(frozen) is TrialState.REJECTED
         config = TrialConfig.model_validate_json(frozen.user_attrs["planned"]["config"])
         return self._limits.why_refused(config) is not None
 
@@ -243,7 +231,7 @@ class Study:
         number = waiting[0].number if waiting else len(frozen_trials)
         seed = proposal_seed(self._settings.seed, number)
         num_startup = self._settings.num_startup_trials
-        is_stuck = _num_rejected_last(frozen_trials[:number]) >= RANDOM_AFTER_REJECTIONS
+        is_stuck = num_rejected_last(frozen_trials[:number]) >= RANDOM_AFTER_REJECTIONS
         if is_stuck or self._settings.sampler in ("random", "grid"):
             return optuna.samplers.RandomSampler(seed)
         learns_from = _LEARNT_FROM[self._settings.sampler]
@@ -311,7 +299,7 @@ class Study:
         trial = self._running[number]
         with self._storage.notes_at_once(number):
             self._record_evaluation(trial, f"{EVALUATION_PREFIX}{evaluation.step}", evaluation)
-            best = min(self._judged_value(e.evaluation) for e in _evaluations(trial.user_attrs))
+            best = min(self._judged_value(e.evaluation) for e in evaluations_in(trial.user_attrs))
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="The reported value is ignored")
                 trial.report(best, evaluation.step)
@@ -324,8 +312,8 @@ class Study:
     def complete(self, number: int) -> TrialRecord:
         """End a trial that used its budget; its value is the final evaluation's, or the best."""
         attributes = self._running[number].user_attrs
-        final = _final_evaluation(attributes)
-        evaluations = [final] if final else _evaluations(attributes)
+        final = final_evaluation_in(attributes)
+        evaluations = [final] if final else evaluations_in(attributes)
         value = min(self._judged_value(recorded.evaluation) for recorded in evaluations)
         return self._finish(number, OptunaState.COMPLETE, "", value=value)
 
@@ -387,12 +375,12 @@ class Study:
     def trials(self) -> list[TrialRecord]:
         """All trials, rejected ones too, by number."""
         frozen_trials = self._record.get_trials(deepcopy=False)
-        return [_trial_record(frozen, self._settings.metric) for frozen in frozen_trials]
+        return [trial_record(frozen, self._settings.metric) for frozen in frozen_trials]
 
     def trial(self, number: int) -> TrialRecord:
         """One trial."""
         frozen = self._storage.get_trial(number)
-        return _trial_record(frozen, self._settings.metric)
+        return trial_record(frozen, self._settings.metric)
 
     @property
     def num_counted(self) -> int:
@@ -477,7 +465,7 @@ def open_study(
         LostStudyError: from the study's calls, where another search took it over meanwhile.
         StudyMismatchError: where the study was begun with another identity; shows the difference.
     """
-    store = _open_storage(url) if held is None else _patient_storage(url, held, say)
+    store = open_storage(url) if held is None else patient_storage(url, held, say)
     optuna.create_study(study_name=name, storage=store, direction="minimize", load_if_exists=True)
     storage = HeldStorage(store, name)
     record = optuna.load_study(study_name=name, storage=storage)
@@ -497,124 +485,6 @@ def open_study(
     return Study(record, storage, space, budget, settings, limits)
 
 
-def read_study(url: str, name: str) -> tuple[dict[str, Any], list[TrialRecord]]:
-    """Read a study's notes and trials without opening it for writing.
-
-    Raises:
-        UnknownStudyError: where there is no such study, or its record cannot be read.
-    """
-    with _reading_explained(url, name):
-        record = _load_read_only(url, name)
-        metric = record.user_attrs["identity"]["metric"]  # absent if killed while it was begun
-        frozen_trials = record.get_trials(deepcopy=False)
-    return dict(record.user_attrs), [_trial_record(frozen, metric) for frozen in frozen_trials]
-
-
-def read_notes(url: str, name: str) -> dict[str, Any]:
-    """Read a study's notes alone, which is quick however many trials it has.
-
-    Raises:
-        UnknownStudyError: where there is no such study, or its record cannot be read.
-    """
-    with _reading_explained(url, name):
-        return dict(_load_read_only(url, name).user_attrs)
-
-
-def _load_read_only(url: str, name: str) -> optuna.Study:
-    path = Path(url.removeprefix("sqlite:///"))
-    if url.startswith("sqlite:///") and not path.exists():  # opening it would make the file
-        raise UnknownStudyError(f"no study is named {name}: {path} is missing")
-    storage = _storage(_read_only(url))
-    return optuna.load_study(study_name=name, storage=storage)
-
-
-@contextmanager
-def _reading_explained(url: str, name: str | None = None) -> Iterator[None]:
-    what, remedy = f"the record of study {name}", "put a copy of it back, or choose another --study"
-    if name is None:
-        what = "the database of the records"
-    if is_postgresql(url):
-        remedy = "see that the server runs, and that it takes this user, password and database"
-    try:
-        yield
-    except KeyError:
-        raise UnknownStudyError(f"no study is named {name} in {shown_url(url)}") from None
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = error.__cause__ or error  # the driver's own words
-        raise UnknownStudyError(
-            f"{what} must be readable: got {str(cause).splitlines()[0]} at {shown_url(url)}; "
-            f"{remedy}"
-        ) from None
-
-
-def note_on_study(url: str, name: str, key: str, value: Any) -> None:
-    """Note something about a study that nobody searches; `value` is plain JSON."""
-    optuna.load_study(study_name=name, storage=_open_storage(url)).set_user_attr(key, value)
-
-
-def study_names(url: str) -> list[str]:
-    """The studies in a database, the one opened for writing last at the end.
-
-    Raises:
-        UnknownStudyError: where it cannot be read.
-    """
-    with _reading_explained(url):
-        studies = _open_storage(url).get_all_studies()
-    studies.sort(key=lambda study: study.user_attrs.get(OPENED_AT, 0.0))
-    return [study.study_name for study in studies]
-
-
-def delete_study(url: str, name: str) -> None:
-    """Delete a study with all its trials; a SQLite file stays, emptier."""
-    optuna.delete_study(study_name=name, storage=_open_storage(url))
-
-
-def _read_only(url: str) -> str:
-    """The same database, a SQLite file opened so that reading leaves its time as it is.
-
-    By that time the latest study is told, and closing the record of a killed search would write.
-    """
-    if not url.startswith("sqlite:///"):
-        return url
-    path = Path(sqlalchemy.make_url(url).database or "").absolute()
-    # Once for SQLAlchemy, once for SQLite.
-    return f"sqlite:///file:{quote(quote(str(path)))}?mode=ro&uri=true"
-
-
-def shown_url(url: str) -> str:
-    """A database URL without its password."""
-    # PostgreSQL takes passwords behind the question mark too.
-    parsed = sqlalchemy.make_url(url).difference_update_query(["password", "sslpassword"])
-    return parsed.render_as_string(hide_password=True)
-
-
-def _storage(url: str) -> BulkStore:
-    # It makes the tables where there are none, which two searches may find at the same time.
-    with alone_with_tables(url):
-        return BulkStore(connectable(url), unpooled(url))
-
-
-def _open_storage(url: str) -> BulkStore:
-    storage = _storage(url)
-    if storage.engine.name == "sqlite":
-        sqlalchemy.event.listen(storage.engine, "connect", _tune_sqlite)
-        storage.engine.dispose()
-    return storage
-
-
-def _patient_storage(url: str, held: HeldStudy, say: Callable[[str], None]) -> PatientStorage:
-    with alone_with_tables(url):
-        engine = {"connect_args": connect_args(url)}
-        return PatientStorage(connectable(url), held, say, engine_kwargs=engine)
-
-
-def _tune_sqlite(connection: Any, _: Any) -> None:
-    # WAL with synchronous=NORMAL survives a killed process whole; a power cut may cost the last
-    # writes, never the file. It makes each write three times cheaper.
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
 def pruner_of(settings: SearchSettings, budget: TrainingBudget) -> optuna.pruners.BasePruner:
     """Who decides which trials stop early."""
     factor = settings.reduction_factor
@@ -628,12 +498,6 @@ def pruner_of(settings: SearchSettings, budget: TrainingBudget) -> optuna.pruner
             return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first_rung)
         case "none":
             return optuna.pruners.NopPruner()
-
-
-def _num_rejected_last(frozen_trials: Sequence[FrozenTrial]) -> int:
-    """How many in a row were rejected at the end."""
-    last = takewhile(lambda t: _state_of(t) is TrialState.REJECTED, reversed(frozen_trials))
-    return sum(1 for _ in last)
 
 
 def _forget_half_a_draw(trial: optuna.Trial) -> None:
@@ -667,66 +531,6 @@ def _suggest_in_range(trial: optuna.Trial, name: str, dimension: Int | Float) ->
     return value if dimension.step is None else float(f"{value:.12g}")
 
 
-def _trial_record(frozen: FrozenTrial, metric: Metric) -> TrialRecord:
-    attributes = frozen.user_attrs
-    config = attributes.get("config")
-    outcome = json.loads(attributes.get("outcome", "{}"))
-    evaluations = _evaluations(attributes)
-    retries = attributes.get("retries", [])
-    value = frozen.value if frozen.state is OptunaState.COMPLETE else None
-    if value is None and evaluations:
-        value = min(metric_value(e.evaluation, metric) for e in evaluations)
-    return TrialRecord(
-        number=frozen.number,
-        state=_state_of(frozen),
-        config=TrialConfig.model_validate_json(config) if config else None,
-        seed=attributes.get("seed", 0),
-        params=dict(frozen.params),
-        num_parameters=attributes.get("num_parameters", 0),
-        evaluations=evaluations,
-        final=_final_evaluation(attributes),
-        value=value,
-        reason=outcome.get("reason", ""),
-        traceback=outcome.get("traceback") or (retries[-1]["traceback"] if retries else ""),
-        retries=tuple(retry["reason"] for retry in retries),
-        started_at=attributes.get("started_at"),
-        ended_at=outcome.get("time"),
-        ran_on=attributes.get("ran_on", {}),
-        fold=attributes.get("planned", {}).get("fold", 0),
-    )
-
-
-def _state_of(frozen: FrozenTrial) -> TrialState:
-    match frozen.state:
-        case OptunaState.RUNNING:
-            return TrialState.RUNNING
-        case OptunaState.WAITING:
-            return TrialState.WAITING
-        case OptunaState.COMPLETE:
-            return TrialState.COMPLETE
-        case OptunaState.PRUNED:
-            return TrialState.PRUNED
-    reason = json.loads(frozen.user_attrs.get("outcome", "{}")).get("reason", "")
-    return TrialState.REJECTED if reason.startswith("rejected: ") else TrialState.FAILED
-
-
-def _evaluations(attributes: Mapping[str, Any]) -> tuple[RecordedEvaluation, ...]:
-    """The evaluations during the training, by step."""
-    texts = [text for key, text in attributes.items() if key.startswith(EVALUATION_PREFIX)]
-    return tuple(sorted(map(_recorded_evaluation, texts), key=lambda r: r.evaluation.step))
-
-
-def _final_evaluation(attributes: Mapping[str, Any]) -> RecordedEvaluation | None:
-    text = attributes.get(FINAL_EVALUATION)
-    return None if text is None else _recorded_evaluation(text)
-
-
-def _recorded_evaluation(text: str) -> RecordedEvaluation:
-    fields = json.loads(text)
-    when = fields.pop("time")
-    return RecordedEvaluation(Evaluation.from_dict(fields), when)
-
-
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     found = []
     for key in dict.fromkeys([*old, *new]):
@@ -736,40 +540,3 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         elif before != now:
             found.append(f"{prefix}{key} was {before}, now {now}")
     return found
-
-
-# Which dimensions mattered
-
-MIN_TRIALS_FOR_IMPORTANCE = 20
-"""Trials below which an importance would be chance."""
-
-
-def importance(url: str, name: str) -> dict[str, float]:
-    """How much each dimension of the best trials differs from that of all, the most first.
-
-    PED-ANOVA, in the form for conditional dimensions. Trials are ranked as TPE ranks them: the
-    complete ones, then those that were stopped, the later the better, so that a search in which
-    few trials are complete has an answer too. Empty where fewer than `MIN_TRIALS_FOR_IMPORTANCE`
-    have a value.
-
-    Raises:
-        UnknownStudyError: where there is no such study, or its record cannot be read.
-    """
-    with _reading_explained(url, name):
-        states = (OptunaState.COMPLETE, OptunaState.PRUNED)
-        ended = _load_read_only(url, name).get_trials(deepcopy=False, states=states)
-    ranked = sorted((t for t in ended if t.intermediate_values), key=rank_of_trial)
-    if len(ranked) < MIN_TRIALS_FOR_IMPORTANCE:
-        return {}
-    scratch = optuna.create_study()
-    scratch.add_trials(
-        optuna.trial.create_trial(params=t.params, distributions=t.distributions, value=place)
-        for place, t in enumerate(ranked)
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an experimental class
-        # At least five trials are compared with the rest, as its documentation advises.
-        share = max(0.1, 5 / len(ranked))
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share)
-        found = optuna.importance.get_param_importances(scratch, evaluator=evaluator)
-    return {dimension: float(value) for dimension, value in found.items() if value > 0}

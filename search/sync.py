@@ -18,7 +18,7 @@ from search.places import (
 )
 from search.projection import Snapshot, StudyFacts
 from search.record import Ending, TrialRecord, TrialState, baseline_from_plain
-from search.study import UnknownStudyError, read_study
+from search.stored_studies import UnknownStudyError, read_study
 from search.tracking import ShownStudy, rebuild
 
 

@@ -19,6 +19,9 @@ FLOORS = ("models", "pipelines", "search")
 DOORS = {
     "optuna": {
         "search/study.py",
+        "search/stored_studies.py",
+        "search/frozen_trials.py",
+        "search/importance.py",
         "search/sampling.py",
         "search/held_storage.py",
         "search/bulk_store.py",
@@ -83,6 +86,19 @@ def test_mlflow_is_told_to_phone_nobody_before_it_is_imported() -> None:
         order = [module for place, module in imports_of_the_source() if place.split(":")[0] == door]
         told = next(i for i, module in enumerate(order) if module.startswith("search.mlflow_store"))
         assert not [module for module in order[:told] if top_level(module) == "mlflow"], door
+
+
+def test_a_test_imports_ray_after_what_ray_reads_when_it_is_imported() -> None:
+    # A process of the tests runs many files, and Ray reads its token's place once.
+    says = ("search.cluster", "search.executor", "search.submit")
+    too_early = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        order = [module for _, module in sorted(imports(parse(path)))]
+        rays = [place for place, module in enumerate(order) if top_level(module) == "ray"]
+        told = [place for place, module in enumerate(order) if module.startswith(says)]
+        if rays and not (told and told[0] < rays[0]):
+            too_early.append(name(path))
+    assert too_early == []
 
 
 def test_variables_that_another_thread_has_set_are_not_taken_back() -> None:

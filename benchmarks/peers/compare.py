@@ -28,7 +28,7 @@ from pipelines.series import load
 from pipelines.splits import split
 from search.config import SearchConfig, parse_config
 from search.places import known_studies, record_url
-from search.study import read_study
+from search.stored_studies import read_study
 
 LONGEST_SECONDS = 7200.0
 

@@ -49,5 +49,5 @@ def _end_session(search: "subprocess.Popen[bytes]") -> None:
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        search.poll()
         time.sleep(0.1)
+    search.wait()

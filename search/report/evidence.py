@@ -9,12 +9,13 @@ from typing import Any
 from pipelines.baselines import BaselineScore
 from pipelines.verdict import ErrorRow, Verdict
 from search.config import Metric, SearchConfig
+from search.importance import importance
 from search.names import FINALISTS
 from search.places import record_url
 from search.progress import METRIC_NAMES
 from search.record import TrialRecord, TrialState, leaderboard, metric_of_errors, metric_value
 from search.result import recorded_baselines
-from search.study import UnknownStudyError, importance, read_study
+from search.stored_studies import UnknownStudyError, read_study
 
 
 @dataclass(frozen=True)

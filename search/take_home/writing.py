@@ -27,7 +27,7 @@ from search.names import FINALISTS
 from search.places import record_url, weights_folder
 from search.record import TrialRecord, leaderboard
 from search.replay import recorded_data
-from search.study import read_study
+from search.stored_studies import read_study
 from search.take_home import model as plain
 
 _PYTHON_FILES = ("model.py", "example.py")

@@ -22,7 +22,8 @@ from search.limits import Limits
 from search.places import record_url
 from search.record import TrialRecord
 from search.resolve import resolve
-from search.study import Study, open_study, read_study
+from search.stored_studies import read_study
+from search.study import Study, open_study
 from search.trial import TrialStep, run_trial
 
 STUDY = "small"

@@ -72,6 +72,16 @@ def test_time_to_quality_is_that_of_the_first_evaluation_below(trials: list[Tria
     assert seconds_below(course, float("inf")) == 1.0
 
 
+def test_values_that_were_measured_on_fewer_windows_are_no_bests(trials: list[TrialRecord]) -> None:
+    trial = next(trial for trial in trials if trial.evaluations)
+    few = trial.evaluations[0]
+    final = RecordedEvaluation(
+        replace(few.evaluation, num_windows=few.evaluation.num_windows + 1), few.time + 5
+    )
+    assert [at for at, _ in course_of([replace(trial, final=final)], "mae", few.time)] == [5.0]
+    assert course_of([], "mae", 0.0) == []
+
+
 @pytest.mark.slow  # two processes that import torch
 def test_the_bare_loop_trains_and_says_where_it_breaks(
     trials: list[TrialRecord], tmp_path: Path

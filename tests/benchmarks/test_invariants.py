@@ -25,7 +25,8 @@ from benchmarks.invariants import (
     running_since,
 )
 from search.record import TrialRecord, TrialState
-from search.study import Study, UnknownStudyError, read_study
+from search.stored_studies import UnknownStudyError, read_study
+from search.study import Study
 
 if TYPE_CHECKING:
     from conftest import Finished

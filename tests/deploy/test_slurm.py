@@ -17,7 +17,7 @@ from benchmarks.invariants import check_count
 from search.config import SearchConfig
 from search.places import record_url
 from search.record import TrialRecord
-from search.study import read_study
+from search.stored_studies import read_study
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy" / "slurm.sh"

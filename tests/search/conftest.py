@@ -34,7 +34,8 @@ from search.limits import Limits
 from search.projection import StudyFacts
 from search.record import TrialRecord
 from search.space import Space, TrialConfig, derive
-from search.study import Study, open_study, read_study, study_names
+from search.stored_studies import read_study, study_names
+from search.study import Study, open_study
 
 MakeData = Callable[..., SearchData]
 MakeEvaluation = Callable[..., Evaluation]

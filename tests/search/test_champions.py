@@ -15,7 +15,7 @@ from search.config import SearchConfig, parse_config
 from search.finalize import finalize
 from search.places import config_of_study, record_url, tracking_uri
 from search.registry import champion_of
-from search.study import read_notes
+from search.stored_studies import read_notes
 
 pytestmark = pytest.mark.slow
 

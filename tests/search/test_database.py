@@ -20,7 +20,8 @@ from search.__main__ import app
 from search.config import ConfigError, SearchConfig
 from search.database import connectable
 from search.lock import StudyLockedError, holder, is_locked, locked
-from search.study import Study, UnknownStudyError, read_study, shown_url, study_names
+from search.stored_studies import UnknownStudyError, read_study, shown_url, study_names
+from search.study import Study
 from search.unwritable import UnwritableError, writing_explained
 
 RecordAt = Callable[[Path], str]

@@ -35,7 +35,8 @@ from search.limits import Limits
 from search.record import Ending, TrialRecord, TrialState
 from search.slots import Slots, plan_slots
 from search.space import Space, TrialConfig
-from search.study import Study, open_study, read_study
+from search.stored_studies import read_study
+from search.study import Study, open_study
 from search.trial import TrialStep, run_trial
 from search.trial_actor import TrialJob
 

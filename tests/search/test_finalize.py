@@ -26,8 +26,8 @@ from search.openings import num_openings
 from search.places import latest_study, record_url, tracking_uri
 from search.record import TrialState
 from search.registry import champion_of
+from search.stored_studies import read_notes, read_study
 from search.studies import overview
-from search.study import read_notes, read_study
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ from search.limits import Limits
 from search.resolve import resolve
 from search.slots import MOST_ON_ONE_GPU, Slots
 from search.space import THREE_ANSWERS, TrialConfig, start_config
-from search.study import UnknownStudyError
+from search.stored_studies import UnknownStudyError
 from search.trial_actor import TrialJob
 
 GIB = 2**30

@@ -24,8 +24,8 @@ from search.grid import MAX_RUNS, Grid, paired_seeds, plan_grid
 from search.record import TrialState
 from search.resolve import resolve
 from search.space import Choice, Float, Int, Space, derive
+from search.stored_studies import read_study
 from search.studies import overview
-from search.study import read_study
 
 MakeData = Callable[..., SearchData]
 

@@ -25,7 +25,7 @@ from search.config import SearchConfig
 from search.mlflow_store import ViewError
 from search.record import Ending, TrialRecord, TrialState
 from search.result import SearchResult
-from search.study import read_study
+from search.stored_studies import read_study
 
 PATIENCE_SECONDS = 400
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from search.importance import MIN_TRIALS_FOR_IMPORTANCE, importance
 from search.space import Float
-from search.study import MIN_TRIALS_FOR_IMPORTANCE, Study, UnknownStudyError, importance
+from search.stored_studies import UnknownStudyError
+from search.study import Study
 from tests.search.conftest import RecordAt
 
 pytestmark = pytest.mark.parametrize("record_at", ["sqlite", "postgresql"], indirect=True)

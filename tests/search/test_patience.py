@@ -20,7 +20,7 @@ from search import patience
 from search.database import LostStudyError, study_held
 from search.held_storage import HeldStorage
 from search.patience import OPENED_AT, PatientStorage
-from search.study import note_on_study, read_study
+from search.stored_studies import note_on_study, read_study
 
 RecordAt = Callable[[Path], str]
 GONE = sqlalchemy.exc.OperationalError("COMMIT", None, Exception("the connection is lost"))

@@ -16,7 +16,8 @@ from search.places import (
     trials_page,
     without_login,
 )
-from search.study import Study, UnknownStudyError
+from search.stored_studies import UnknownStudyError
+from search.study import Study
 from tests.search.conftest import RecordAt
 
 

@@ -27,7 +27,8 @@ from search.facts import facts_of, identity_of
 from search.record import TrialRecord
 from search.replay import Comparison, UnknownTrialError, replay, replay_command
 from search.space import Space, derive
-from search.study import Study, open_study, read_study
+from search.stored_studies import read_study
+from search.study import Study, open_study
 from search.trial import TrialStep, run_trial
 
 from search.limits import Limits  # isort: skip

@@ -23,7 +23,7 @@ import yaml
 from search.config import parse_config, read_yaml, to_yaml
 from search.record import TrialRecord, TrialState
 from search.run import with_latest
-from search.study import read_study
+from search.stored_studies import read_study
 
 PYTHON = Path(sys.executable)
 RUN = [str(PYTHON), "-m", "search.run"]

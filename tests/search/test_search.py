@@ -28,7 +28,8 @@ from search.config import ConfigError, parse_config
 from search.executor import ray
 from search.places import recorded_config
 from search.record import Ending, TrialRecord, TrialState
-from search.study import StudyMismatchError, UnknownStudyError
+from search.stored_studies import UnknownStudyError
+from search.study import StudyMismatchError
 
 NARROW = {
     "num_layers": 1,

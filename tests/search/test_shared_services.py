@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from benchmarks.invariants import check_count, check_view, check_weights, search_data
 from search.openings import OPENINGS
 from search.places import config_of_study
-from search.study import read_study
+from search.stored_studies import read_study
 
 # Each of the four starts a Ray of its own; a busy machine may take minutes.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

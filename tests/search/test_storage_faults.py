@@ -21,7 +21,8 @@ from search.limits import Limits
 from search.record import Ending, TrialRecord, TrialState
 from search.slots import plan_slots
 from search.space import Space
-from search.study import Study, open_study, read_study
+from search.stored_studies import read_study
+from search.study import Study, open_study
 from search.trial_actor import TrialJob
 from search.unwritable import UnwritableError, writing_explained
 

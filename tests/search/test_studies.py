@@ -31,8 +31,9 @@ from search.places import config_of_study, latest_study
 from search.projection import StudyFacts
 from search.record import TrialState
 from search.removal import plan_cleaning, remove_study
+from search.stored_studies import UnknownStudyError, read_study
 from search.studies import overview, overviews, print_study, print_trial, size_in_words
-from search.study import Study, UnknownStudyError, read_study
+from search.study import Study
 
 MakeFacts = Callable[..., StudyFacts]
 OpenStudy = Callable[..., Study]

@@ -24,14 +24,8 @@ from pipelines.training_config import TrainingBudget
 from search.database import connectable
 from search.record import PlannedRun, Proposal, TrialRecord, TrialState, trial_seed
 from search.space import THREE_ANSWERS, Space, Start, TrialConfig, start_config
-from search.study import (
-    RANDOM_AFTER_REJECTIONS,
-    SpaceExhaustedError,
-    Study,
-    StudyMismatchError,
-    UnknownStudyError,
-    read_study,
-)
+from search.stored_studies import UnknownStudyError, read_study
+from search.study import RANDOM_AFTER_REJECTIONS, SpaceExhaustedError, Study, StudyMismatchError
 
 MakeData = Callable[..., SearchData]
 MakeEvaluation = Callable[..., Evaluation]

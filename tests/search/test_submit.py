@@ -18,7 +18,7 @@ from benchmarks.invariants import check_count, check_weights, search_data
 from search.config import SearchConfig
 from search.places import config_of_study, record_url
 from search.record import TrialRecord
-from search.study import read_study
+from search.stored_studies import read_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -20,7 +20,8 @@ from search.lock import locked
 from search.mlflow_store import ViewError
 from search.projection import StudyFacts
 from search.record import baseline_to_plain
-from search.study import Study, UnknownStudyError
+from search.stored_studies import UnknownStudyError
+from search.study import Study
 from search.sync import sync_study
 
 pytestmark = pytest.mark.slow  # real stores: half a minute together

@@ -20,7 +20,8 @@ from search.config import ConfigError, SearchConfig
 from search.record import TrialRecord, TrialState
 from search.report.evidence import Evidence, read_evidence
 from search.report.page import page, write_report
-from search.study import Study, UnknownStudyError
+from search.stored_studies import UnknownStudyError
+from search.study import Study
 
 MakeEvidence = Callable[..., Evidence]
 MakeVerdict = Callable[..., Verdict]
