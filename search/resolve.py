@@ -85,7 +85,7 @@ def resolve(config: SearchConfig, data: SearchData) -> tuple[SearchConfig, tuple
 
 def num_validation_windows(horizon: int) -> int:
     """Windows of an evaluation during training, where nobody says how many."""
-    return min(max(math.ceil(VALIDATION_STEPS / horizon), 128), 2048)
+    return min(max(math.ceil(VALIDATION_STEPS / horizon), 256), 2048)
 
 
 def _check_mase(data: SearchData) -> None:

@@ -12,7 +12,7 @@ MakeData = Callable[..., SearchData]
 
 
 @pytest.mark.parametrize(
-    ("horizon", "expected"), [(1, 2048), (3, 2048), (5, 1229), (24, 256), (48, 128), (720, 128)]
+    ("horizon", "expected"), [(1, 2048), (3, 2048), (5, 1229), (24, 256), (48, 256)]
 )
 def test_short_forecasts_need_more_validation_windows(horizon: int, expected: int) -> None:
     assert num_validation_windows(horizon) == expected
