@@ -45,8 +45,11 @@ def series_named(text: str) -> tuple[str, dict[str, Any]]:
     return Path(path).stem, settings
 
 
-def searched(flags: Sequence[str], seconds: float) -> Course:
+def searched(data: Mapping[str, Any], seed: int, settings: Iterable[str], seconds: float) -> Course:
     """Search for that long, from the command on; return the course of the best value."""
+    flags = ["--seed", str(seed), "--set", f"data={json.dumps(data)}"]
+    for setting in settings:
+        flags += ["--set", setting]
     with tempfile.TemporaryDirectory() as home:
         began_at = time.time()
         given = ["--study", "timed", "--home", home, "--no-finalize", "--trials", "10000"]
@@ -173,22 +176,22 @@ def main() -> None:
     variants = dict(each.split(":", 1) for each in given.variant)
     pythons = dict(each.split("=", 1) for each in given.python)
     courses: dict[str, dict[str, list[Course]]] = {}
+
+    def run(variant: str, data: Mapping[str, Any], seed: int) -> Course:
+        if variant in variants:
+            settings = filter(None, variants[variant].split(","))
+            return searched(data, seed, settings, given.seconds)
+        task = task_of(parse_config({"data": data}), given.lookback)
+        python = pythons.get(variant, sys.executable)
+        return improvements(peer_evaluations(variant, python, task, seed, given.seconds))
+
     for seed, series, variant in itertools.product(
         range(given.seeds), given.series, [*variants, *given.peer]
     ):
-        name, given_data = series_named(series)
+        name, data = series_named(series)
         kept = given.folder / f"{name}.{variant}.{seed}.json"
         if not kept.exists():
-            if variant in PEERS:
-                task = task_of(parse_config({"data": given_data}), given.lookback)
-                python = pythons.get(variant, sys.executable)
-                found = improvements(peer_evaluations(variant, python, task, seed, given.seconds))
-            else:
-                flags = ["--seed", str(seed), "--set", f"data={json.dumps(given_data)}"]
-                for setting in filter(None, variants[variant].split(",")):
-                    flags += ["--set", setting]
-                found = searched(flags, given.seconds)
-            kept.write_text(json.dumps(found), encoding="utf-8")
+            kept.write_text(json.dumps(run(variant, data, seed)), encoding="utf-8")
         found = json.loads(kept.read_text(encoding="utf-8"))
         courses.setdefault(name, {}).setdefault(variant, []).append(found)
     thresholds = [each.rsplit("=", 1) for each in given.below]
