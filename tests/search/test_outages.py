@@ -435,8 +435,8 @@ def tell_all(view: BackgroundView, trials: Sequence[TrialRecord]) -> None:
 
 
 def num_shown(runs: dict[str, Any], name: str) -> int:
-    """The evaluations of a trial that are shown; none while it is brief and has no run."""
-    return len(runs[name]["metrics"]["val_mae"]) if name in runs else 0
+    """The evaluations of a trial that are shown; a brief one has no run yet, or an empty one."""
+    return len(runs.get(name, {}).get("metrics", {}).get("val_mae", ()))
 
 
 def eventually(is_so: Callable[[], object]) -> None:
