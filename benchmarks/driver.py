@@ -70,9 +70,7 @@ class Driver:
         while self._left() and time.monotonic() < until:
             time.sleep(0.2)
         left = self._left()
-        for pid in processes_of(self.pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_processes_of(self.pid)
         self._process.wait()
         return left
 
@@ -88,6 +86,13 @@ class Driver:
     def tail(self, num_lines: int = 12) -> str:
         """Return the last lines that it printed."""
         return "\n".join(self.output.read_text(errors="replace").splitlines()[-num_lines:])
+
+
+def kill_processes_of(session: int) -> None:
+    """Kill what a session holds now; what is started meanwhile may be left."""
+    for pid in processes_of(session):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def processes_of(session: int) -> dict[int, str]:

@@ -1,14 +1,11 @@
 """How far a peer comes in a given time: its own search, ended from outside."""
 
-import os
-import signal
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.driver import processes_of
+from benchmarks.driver import kill_processes_of, processes_of
 from benchmarks.peers.task import Task, read_runs
 
 MORE_TRIALS_THAN_ARE_RUN = 10_000
@@ -45,9 +42,7 @@ def peer_evaluations(
 
 def _end_session(search: "subprocess.Popen[bytes]") -> None:
     """Kill a process and all that it started."""
-    while left := processes_of(search.pid):
-        for pid in left:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    while processes_of(search.pid):
+        kill_processes_of(search.pid)
         time.sleep(0.1)
     search.wait()
