@@ -45,6 +45,18 @@ def series_named(text: str) -> tuple[str, dict[str, Any]]:
     return Path(path).stem, settings
 
 
+def parser_of_series(description: str | None) -> argparse.ArgumentParser:
+    """A command line that names the folder of what was found, and some series."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--series", action="append", required=True, metavar="FILE[:HORIZON[:TARGET,…]]"
+    )
+    return parser
+
+
 def searched(data: Mapping[str, Any], seed: int, settings: Iterable[str], seconds: float) -> Course:
     """Search for that long, from the command on; return the course of the best value."""
     flags = ["--seed", str(seed), "--set", f"data={json.dumps(data)}"]
@@ -157,13 +169,7 @@ def _compared(
 
 def main() -> None:
     """Compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument(
-        "--series", action="append", required=True, metavar="FILE[:HORIZON[:TARGET,…]]"
-    )
+    parser = parser_of_series(__doc__)
     parser.add_argument("--variant", action="append", required=True, metavar="NAME:[a.b=value,…]")
     parser.add_argument("--peer", action="append", default=[], choices=PEERS)
     parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH")

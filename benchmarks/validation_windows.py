@@ -17,7 +17,6 @@ ones. For each number of windows, against all:
 What FOLDER has already is kept.
 """
 
-import argparse
 import itertools
 import json
 import multiprocessing
@@ -28,14 +27,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.floor import NUM_SLOTS
-from benchmarks.quality import series_named
+from benchmarks.quality import parser_of_series, series_named
 from benchmarks.spending import drawn
 from pipelines.series import load
 from pipelines.splits import split
@@ -147,13 +145,7 @@ def compared(trials: Sequence[Evaluated]) -> Table:
 
 def main() -> None:
     """Evaluate and compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument(
-        "--series", action="append", required=True, metavar="FILE[:HORIZON[:TARGET,…]]"
-    )
+    parser = parser_of_series(__doc__)
     parser.add_argument("--trials", type=int, default=40)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
