@@ -51,7 +51,8 @@ def run_trials(
     """Run trials until the study is full, the time is over or a signal arrives.
 
     A failed trial is a recorded result; only a broken search raises. Trials that run at the end
-    wait again.
+    wait again; those that run when it raises, from the middle of a write perhaps, do once the study
+    is opened the next time.
 
     Args:
         study: the record, open for writing.
@@ -75,30 +76,28 @@ def run_trials(
     )
     deadline = _Deadline(time_budget_seconds, crowd)
     asker = _Asker(study, kept, crowd)
-    try:
-        is_over = False
-        while not is_over:
-            watch = _Watch(recorder, awaited)
-            asker.begin_anew()
-            slots = crowd.slots
-            trainable = tune.with_resources(
-                tune.with_parameters(TrialActor, job=shared),
-                {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
-            )
-            reporter = _Reporter(recorder, crowd)
-            with (
-                scratch_folder() as scratch,
-                signal_handlers_kept(),
-                workers_start_side_by_side(slots.count, lambda: asker.has_more),
-            ):
-                tuner = _tuner(trainable, asker, reporter, watch, deadline, slots.count, scratch)
-                is_over = _fit(tuner, watch)
-            if crowd.is_too_dense:
-                recorder.requeue_running()
-                study.note(GPU_SHARE, crowd.thin_out())
-                is_over = False
-    finally:
-        study.requeue_running()
+    is_over = False
+    while not is_over:
+        watch = _Watch(recorder, awaited)
+        asker.begin_anew()
+        slots = crowd.slots
+        trainable = tune.with_resources(
+            tune.with_parameters(TrialActor, job=shared),
+            {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
+        )
+        reporter = _Reporter(recorder, crowd)
+        with (
+            scratch_folder() as scratch,
+            signal_handlers_kept(),
+            workers_start_side_by_side(slots.count, lambda: asker.has_more),
+        ):
+            tuner = _tuner(trainable, asker, reporter, watch, deadline, slots.count, scratch)
+            is_over = _fit(tuner, watch)
+        if crowd.is_too_dense:
+            recorder.requeue_running()
+            study.note(GPU_SHARE, crowd.thin_out())
+            is_over = False
+    study.requeue_running()
     ending = _ending(study, asker, deadline)
     recorder.clear_files()
     awaited.end(is_patient=ending in (Ending.DONE, Ending.EXHAUSTED))

@@ -1,6 +1,7 @@
 """Trials through a real Ray: counted, recorded, brought home, and not harmed by one another."""
 
 import dataclasses
+import gc
 import math
 import os
 import signal
@@ -26,6 +27,7 @@ from pipelines.training import Evaluation
 from pipelines.training_config import TrainConfig, TrainingBudget
 from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import build_windows
+from search.bulk_store import BulkStore
 from search.cluster import connect, machines
 from search.config import Resources, SearchSettings
 from search.crowd import Crowd
@@ -431,6 +433,48 @@ def test_when_the_time_is_over_running_trials_wait_and_a_resume_completes_them(
     steps = [step for kind, step in diary.of(1) if kind == "evaluation"]
     assert len(steps) == (2 if is_saved else 4)
     assert len(list((tmp_path / "kept").iterdir())) == 3
+
+
+@pytest.mark.slow
+def test_an_interrupt_in_the_middle_of_a_write_is_raised_and_a_resume_goes_on(
+    local_ray: None,
+    make_data: MakeData,
+    make_space: Callable[..., Space],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, space = make_data(), make_space(**NARROW | {"learning_rate": GOOD})
+    resources = Resources(max_concurrent=1)
+    one_slot = job(data, plan_slots(resources, "cpu", machines()))
+
+    def search() -> Ending:
+        study = open_study_of(tmp_path / "record.db", data, space, trials=3, pruner="none")
+        kept = KeptWeights(tmp_path / "kept")
+        return run_trials(study, one_slot, resources, BUDGET, kept, [], has_baselines=False)
+
+    add_trial = BulkStore.add_trial
+
+    def interrupted(store: BulkStore, study_id: int, trial: Any) -> int:
+        if trial.number == 1:
+            raise KeyboardInterrupt
+        return add_trial(store, study_id, trial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BulkStore, "add_trial", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            search()
+    gc.collect()  # the worker ends with what refers to it
+    assert search() is Ending.DONE
+    _, trials = read_study(f"sqlite:///{tmp_path / 'record.db'}", "study")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert [recorded(trial) for trial in trials] == [alone(trial, data) for trial in trials]
+
+
+@pytest.mark.slow
+def test_a_process_that_leaves_garbage_of_rays_ends_with_its_own_exit_code() -> None:
+    script = Path(__file__).with_name("end_with_garbage.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 @pytest.mark.slow

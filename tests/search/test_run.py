@@ -360,8 +360,8 @@ def test_a_signal_ends_a_search_with_its_record_in_order(
 def test_a_second_interrupt_ends_it_at_once_and_loses_nothing(
     interrupted: Answer, interrupted_twice: Answer
 ) -> None:
-    assert interrupted_twice.returncode == 130
     said = interrupted_twice.stdout + interrupted_twice.stderr
+    assert interrupted_twice.returncode == 130, said
     assert "Traceback" not in said
     assert "python -m search.run --resume one" in said
     assert not interrupted_twice.is_group_left
