@@ -29,9 +29,9 @@ from rich.table import Table
 
 from benchmarks.recorded_curves import Curves
 from benchmarks.stand_ins import WEIGHTS, make_evaluation
+from pipelines.scores import Evaluation
 from pipelines.series import load
 from pipelines.splits import SearchData, split
-from pipelines.training import Evaluation
 from search.config import Sampler, SearchConfig, parse_config
 from search.facts import facts_of, identity_of
 from search.kept_weights import Files, KeptWeights

@@ -32,9 +32,9 @@ from rich.table import Table
 
 from benchmarks.floor import NUM_SLOTS
 from benchmarks.quality import Course, series_named, value_at
+from pipelines.scores import TrainingDiverged
 from pipelines.series import load
 from pipelines.splits import split
-from pipelines.training import TrainingDiverged
 from search.cluster import WORKER_ENVIRONMENT
 from search.config import SearchConfig, parse_config
 from search.facts import identity_of

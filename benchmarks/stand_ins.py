@@ -1,7 +1,6 @@
 """What a trial hands out, made up where nothing trains."""
 
-from pipelines.metrics import Errors
-from pipelines.training import Evaluation
+from pipelines.scores import Errors, Evaluation
 
 WEIGHTS = bytes(64 * 1024)
 """In place of a trial's weights: about those of one layer of 64 cells."""

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pipelines.device import Precision
+    from pipelines.hardware import Precision
 
 STRETCH_STEPS = 10
 NUM_STRETCHES = 7
@@ -129,7 +129,7 @@ def time_steps_apart(
 
 def table_of_cpu() -> Table:
     """Steps by the environment of the process, and in bf16."""
-    from pipelines.device import resolve_precision
+    from pipelines.hardware import resolve_precision
     from search.cluster import WORKER_ENVIRONMENT
 
     plain, ours = time_steps_apart({}), time_steps_apart(WORKER_ENVIRONMENT)

@@ -35,9 +35,9 @@ from rich.table import Table
 from benchmarks.floor import NUM_SLOTS
 from benchmarks.quality import parser_of_series, series_named
 from benchmarks.spending import drawn
+from pipelines.scores import TrainingDiverged
 from pipelines.series import load
 from pipelines.splits import split
-from pipelines.training import TrainingDiverged
 from pipelines.windows import evenly_spaced
 from search.cluster import WORKER_ENVIRONMENT
 from search.config import SearchConfig

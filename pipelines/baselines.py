@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,10 +18,10 @@ from models.config import LSTMConfig, Skip
 from models.forecaster import Forecaster
 from pipelines.contenders import Contender, ensemble_contender, validation_errors
 from pipelines.evaluation import evaluate_forecast
-from pipelines.metrics import Errors
 from pipelines.ridge import Ridge, fit_ridge
 from pipelines.scaling import Scaling
-from pipelines.training import Evaluation, Training, TrainingDiverged, build_forecaster
+from pipelines.scores import BaselineScore, Evaluation, TrainingDiverged
+from pipelines.training import Training, build_forecaster
 from pipelines.training_config import TrainConfig, TrainingBudget
 from pipelines.windows import Windows, build_windows, evenly_spaced
 
@@ -40,20 +39,6 @@ RIDGE_MAX_LOOKBACK = 720
 
 RIDGE_PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 """On sums over standardised windows: from next to none to a map of almost no weights."""
-
-
-@dataclass(frozen=True)
-class BaselineScore:
-    """A baseline's name and its validation errors."""
-
-    name: str
-    errors: Errors
-    note: str
-    """What was chosen on the validation part, such as `lookback 168, penalty 10`; may be empty."""
-
-    def to_dict(self) -> dict[str, str | float]:
-        """Return a flat dictionary for JSON, which has no NaN: an undefined MASE is left out."""
-        return {"name": self.name, "note": self.note, **self.errors.to_dict()}
 
 
 def baselines(data: SearchData, budget: TrainingBudget, seed: int) -> Iterator[BaselineScore]:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from models.forecaster import Forecaster
 from pipelines.evaluation import evaluate_forecast
-from pipelines.metrics import Errors
 from pipelines.scaling import Scaling
+from pipelines.scores import Errors
 from pipelines.windows import Windows, build_windows
 
 if TYPE_CHECKING:

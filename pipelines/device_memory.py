@@ -7,8 +7,7 @@ shapes is in `models/__init__.py`.
 """
 
 from models.config import LSTMConfig, WindowShape
-from pipelines.evaluation import EVALUATION_BATCH_SIZE
-from pipelines.training_config import TrainConfig
+from pipelines.training_config import EVALUATION_BATCH_SIZE, TrainConfig
 
 _MIB = 2**20
 _INDEX_BYTES = 8

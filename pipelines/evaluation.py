@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 from models.forecaster import Forecaster
-from pipelines.metrics import Errors, ErrorSums, error_sums
+from pipelines.metrics import ErrorSums, error_sums
 from pipelines.scaling import Scaling
+from pipelines.scores import Errors
+from pipelines.training_config import EVALUATION_BATCH_SIZE
 from pipelines.windows import Windows
 
 Forecast = Callable[[Tensor], Tensor]
 """From origins [B] to forecasts [B, H, T] in original units."""
-
-EVALUATION_BATCH_SIZE = 256
-"""Windows a forward pass: it changes the memory needed, not the errors. 256 is the fastest on the
-CPUs measured."""
 
 
 def evaluate(

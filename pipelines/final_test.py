@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from pipelines.contenders import Contender
-from pipelines.evaluation import EVALUATION_BATCH_SIZE
-from pipelines.metrics import Errors, ErrorSums
+from pipelines.metrics import ErrorSums
 from pipelines.scaling import Scaling
+from pipelines.scores import Errors
+from pipelines.training_config import EVALUATION_BATCH_SIZE
 from pipelines.verdict import ErrorRow, TestScore
 from pipelines.windows import Windows, build_test_windows
 

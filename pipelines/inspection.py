@@ -18,9 +18,9 @@ from pandas.tseries.frequencies import to_offset
 from torch import Tensor
 
 from pipelines.contenders import Contender
-from pipelines.evaluation import EVALUATION_BATCH_SIZE
 from pipelines.example_windows import choose_examples, draw_examples
 from pipelines.scaling import Scaling
+from pipelines.training_config import EVALUATION_BATCH_SIZE
 from pipelines.verdict import Inspection
 from pipelines.windows import Windows, build_test_windows
 

@@ -6,46 +6,12 @@ error NaN. The legend of shapes is in `models/__init__.py`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Errors:
-    """A forecast's errors, each a mean over the targets that were measured."""
-
-    mae: float
-    """Original units."""
-    mse: float
-    """Original units squared."""
-    rmse: float
-    """Original units."""
-    mase: float
-    """The MAE in units of the seasonal naive forecast's on the training rows; NaN if undefined."""
-    mae_scaled: float
-    """The MAE in units of the target's standard deviation over the training rows."""
-    mse_scaled: float
-    """The MSE in units of its variance."""
-    rmse_scaled: float
-    """The RMSE in units of its standard deviation."""
-
-    def to_dict(self) -> dict[str, float]:
-        """Return a dictionary for JSON, which has no NaN: an undefined MASE is left out."""
-        return {name: value for name, value in asdict(self).items() if not math.isnan(value)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, float]) -> Self:
-        """Return the errors that `to_dict` made this of.
-
-        Raises:
-            TypeError: A name is missing or unknown.
-        """
-        return cls(**{"mase": math.nan, **values})
+from pipelines.scores import Errors
 
 
 @dataclass(frozen=True, eq=False)

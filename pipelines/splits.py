@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from models.config import WindowShape
 from pipelines.covariates import calendar_features, calendar_names
 from pipelines.data_config import SplitConfig, TargetTransform
 from pipelines.data_error import DataError
@@ -64,6 +65,17 @@ class _PreparedRows:
     def num_targets(self) -> int:
         """T."""
         return len(self.targets)
+
+    def window_shape(self, lookback: int, use_calendar: bool) -> WindowShape:
+        """Return the sizes of windows into these rows."""
+        return WindowShape(
+            lookback=lookback,
+            horizon=self.horizon,
+            num_features=self.num_features,
+            num_targets=self.num_targets,
+            num_known=self.known.shape[1] if use_calendar else 0,
+            season=self.season,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import torch
@@ -21,78 +21,32 @@ from torch import Tensor
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 from torch.nn.utils import clip_grad_norm_
 
-from models.config import LSTMConfig, WindowShape
+from models.config import LSTMConfig
 from models.forecaster import Forecaster
-from pipelines import windows as window_index
-from pipelines.device import peak_memory_bytes, resolve_precision, wait_for
-from pipelines.evaluation import EVALUATION_BATCH_SIZE, evaluate
-from pipelines.metrics import Errors
+from pipelines.device import peak_memory_bytes, wait_for
+from pipelines.evaluation import evaluate
+from pipelines.hardware import resolve_precision
 from pipelines.optimizer import AdamW
 from pipelines.scaling import Scaling
+from pipelines.scores import Errors, Evaluation, TrainingDiverged
 from pipelines.skip import start_skip
 from pipelines.step_graph import StepGraph
-from pipelines.training_config import TrainConfig, TrainingBudget
+from pipelines.training_config import EVALUATION_BATCH_SIZE, TrainConfig, TrainingBudget
 from pipelines.windows import Windows, build_windows, evenly_spaced
 
 if TYPE_CHECKING:
     from pipelines.splits import SearchData
 
 __all__ = [
-    "Evaluation",
     "TrainConfig",
     "Training",
     "TrainingBudget",
-    "TrainingDiverged",
     "TrainingState",
     "build_forecaster",
     "evaluate",
     "forecaster_for",
     "learning_rate_at",
-    "window_shape",
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A forecaster's validation errors after some steps, and what the steps cost."""
-
-    step: int
-    """Optimiser steps done."""
-    train_loss: float
-    """Mean loss of the steps since the last evaluation, standardised."""
-    errors: Errors
-    """On validation windows."""
-    learning_rate: float
-    """Of the last step."""
-    steps_per_second: float
-    """Of the steps since the last evaluation, evaluating left out."""
-    peak_memory_bytes: int
-    """The device's since training began; on a CPU the process's since it began."""
-    num_windows: int
-    """Validation windows that the errors are measured on."""
-    is_full: bool
-    """Whether these were all there are."""
-    train_seconds: float
-    """Spent on steps since the last evaluation."""
-    evaluate_seconds: float
-    """Spent on this evaluation."""
-
-    def to_dict(self) -> dict[str, float | int | bool]:
-        """Return a flat dictionary for JSON, which has no NaN: an undefined MASE is left out."""
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del own["errors"]
-        return own | self.errors.to_dict()
-
-    @classmethod
-    def from_dict(cls, flat: Mapping[str, Any]) -> Self:
-        """Return the evaluation that `to_dict` made this of.
-
-        Raises:
-            TypeError: A name is missing or unknown.
-        """
-        names = {field.name for field in dataclasses.fields(Errors)}
-        errors = Errors.from_dict({name: flat[name] for name in names & flat.keys()})
-        return cls(errors=errors, **{name: flat[name] for name in flat.keys() - names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,29 +59,6 @@ class TrainingState:
     """By the forecaster's names."""
     moments: Mapping[str, Tensor]
     """AdamW's averages `exp_avg` and `exp_avg_sq`, by `AVERAGE.NAME` of a weight."""
-
-
-class TrainingDiverged(RuntimeError):  # noqa: N818 - a trial's outcome rather than a fault
-    """A loss or an error is not finite: the weights are lost.
-
-    Attributes:
-        step: Optimiser steps done when it was noticed.
-    """
-
-    def __init__(self, step: int) -> None:
-        super().__init__(
-            f"the loss must stay finite: got NaN or infinity within {step} steps; "
-            "lower the learning rate"
-        )
-        self.step = step
-
-    def __reduce__(self) -> tuple[type[TrainingDiverged], tuple[int]]:
-        return type(self), (self.step,)  # pickle would call the class with the message
-
-
-def window_shape(training: TrainConfig, data: SearchData) -> WindowShape:
-    """Return the sizes of the windows that a configuration cuts from a table."""
-    return window_index.window_shape(data, training.lookback, training.calendar)
 
 
 def build_forecaster(

@@ -75,18 +75,6 @@ class Windows:
         return self.level[origins - 1]
 
 
-def window_shape(data: SearchData | TestData, lookback: int, use_calendar: bool) -> WindowShape:
-    """Return the sizes of windows into a table."""
-    return WindowShape(
-        lookback=lookback,
-        horizon=data.horizon,
-        num_features=data.num_features,
-        num_targets=data.num_targets,
-        num_known=data.known.shape[1] if use_calendar else 0,
-        season=data.season,
-    )
-
-
 def build_windows(
     data: SearchData | TestData,
     scaling: Scaling,
@@ -104,7 +92,7 @@ def build_windows(
             measured in the latter.
     """
     device = torch.device(device)
-    shape = window_shape(data, lookback, use_calendar)
+    shape = data.window_shape(lookback, use_calendar)
     train_end, horizon = data.num_train_rows, data.horizon
     train = _origins(data.is_observed, lookback, train_end - horizon)
     validation = _origins(data.is_observed, train_end, data.num_rows - horizon)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from pipelines.baselines import BaselineScore
+from pipelines.scores import BaselineScore
 from search.kept_weights import KeptWeights
 from search.projection import Snapshot, StudyFacts
 from search.record import TrialRecord, TrialState
@@ -73,7 +73,7 @@ class BackgroundView:
             first_wait_seconds: how long the first evaluation is waited for. MLflow takes seconds of
                 a core to load and to make its store, which would delay the first trials.
             has_own_process: whether MLflow is called in another process, where it takes nothing of
-                this one's interpreter, for 5 s of a core and 0.4 GiB.
+                this one's interpreter, for 4 s of a core and 0.2 GiB.
         """
         self._arguments = (uri, experiment, facts)
         self._is_verbose = is_verbose

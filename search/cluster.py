@@ -39,10 +39,11 @@ from ray._private import utils as ray_utils  # noqa: E402
 from ray._private.node import Node  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
+from pipelines.hardware import has_nvidia_driver  # noqa: E402
 from search.config import ConfigError, Resources  # noqa: E402
 from search.environment import variables_set  # noqa: E402
 from search.mps import mps_environment  # noqa: E402
-from search.slots import MOST_ON_ONE_GPU, Slots, has_nvidia_driver, num_fitting  # noqa: E402
+from search.slots import MOST_ON_ONE_GPU, Slots, num_fitting  # noqa: E402
 from search.source import FLOORS, PROJECT, python_path  # noqa: E402
 
 START_SECONDS = 60.0  # for Ray to start on this machine
@@ -170,7 +171,7 @@ def _prepared_workers() -> dict[str, str]:
     """What lets workers import, while nothing is asked of them yet, what trials need."""
     return {
         # pydantic reads the sources of settings, the longer the more modules there are.
-        "RAY_preload_python_modules": "search.config,search.trial_actor",
+        "RAY_preload_python_modules": "search.config,search.trial_actor,search.trial",
         "PYTHONPATH": python_path(),
     }
 
@@ -321,6 +322,7 @@ def _ask(node: Mapping[str, Any]) -> Any:
 def _look_around() -> dict[str, str]:
     import torch
 
+    import search.trial
     import search.trial_actor  # noqa: F401  # whatever a trial needs must be there
 
     return _surroundings() | {"CUDA": "yes" if torch.cuda.is_available() else "no"}

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from pipelines.hardware import hardware_name
 from search.cluster import machines
 from search.config import Resources
-from search.facts import hardware_name
 from search.slots import Slots, plan_slots
 
 

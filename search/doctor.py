@@ -21,8 +21,9 @@ import torch
 from packaging.requirements import Requirement
 from rich.console import Console
 
+from pipelines.hardware import hardware_name
 from search.config import ConfigError, SearchConfig
-from search.facts import git_commit, hardware_name
+from search.facts import git_commit
 from search.places import (
     experiment_name,
     known_studies,

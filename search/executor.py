@@ -20,8 +20,8 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from pipelines.scores import TrainingDiverged
 from pipelines.splits import TestData
-from pipelines.training import TrainingDiverged
 from pipelines.training_config import TrainingBudget
 from search.config import Resources
 from search.crowd import Crowd

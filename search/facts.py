@@ -11,8 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipelines.splits import SearchData
 from search.config import SearchConfig, to_yaml
 from search.projection import StudyFacts
@@ -79,16 +77,6 @@ def versions() -> dict[str, str]:
     packages = ("lstm-search", "torch", "ray", "optuna", "mlflow", "numpy", "pandas")
     python = {"version_python": platform.python_version()}
     return python | {f"version_{name.replace('-', '_')}": version(name) for name in packages}
-
-
-def hardware_name(device: str) -> str:
-    """The make of the GPU or the CPU that a trial runs on here."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def git_commit() -> str:

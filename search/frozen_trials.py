@@ -8,7 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from pipelines.training import Evaluation
+from pipelines.scores import Evaluation
 from search.config import Metric
 from search.record import RecordedEvaluation, TrialRecord, TrialState, metric_value
 from search.space import TrialConfig

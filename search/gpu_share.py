@@ -7,16 +7,14 @@ for; and of such numbers the least that gets nearly as much done as any.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pipelines.device_memory import predicted_peak_bytes
+from pipelines.hardware import hardware_name
 from pipelines.splits import SearchData
-from pipelines.training import window_shape
 from pipelines.training_config import TrainingBudget
 from search.cluster import machines
 from search.config import Resources, SearchConfig
-from search.facts import hardware_name
-from search.gpu_probe import GpuProbe, Memory
 from search.limits import Limits
 from search.places import record_url
 from search.slots import MOST_ON_ONE_GPU, Slots, num_fitting, plan_slots
@@ -24,6 +22,9 @@ from search.space import Choice, Dimension, Float, Space, TrialConfig, Value
 from search.stored_studies import UnknownStudyError, read_notes
 from search.study import GPU_SHARE
 from search.trial_actor import TrialJob
+
+if TYPE_CHECKING:
+    from search.gpu_probe import Memory
 
 NEARLY = 0.9
 """Of the most that any number gets done; more trials at a time know less of each other."""
@@ -36,7 +37,7 @@ NUM_DRAWN = 1000
 class Probe(Protocol):
     """Tries configurations on one GPU (`GpuProbe`)."""
 
-    def memory_of(self, config: TrialConfig) -> Memory | None:
+    def memory_of(self, config: TrialConfig) -> "Memory | None":
         """What is taken of the GPU once one process has trained this; None where that broke."""
 
     def rate(self, config: TrialConfig, number: int) -> float:
@@ -63,6 +64,8 @@ def slots_for(config: SearchConfig, data: SearchData, say: Callable[[str], None]
         return whole
     number = _recorded_number(config)
     if number is None:
+        from search.gpu_probe import GpuProbe  # loads torch
+
         job = TrialJob((data,), config.search.metric, whole, 0.0, resources.cuda_graph)
         most = num_tried(machines(), resources)
         with GpuProbe(job, most, say) as probe:
@@ -128,7 +131,7 @@ def middling(drawn: Sequence[TrialConfig], limits: Limits) -> TrialConfig:
     return sorted(drawn, key=limits.training_teraflops)[len(drawn) // 2]
 
 
-def that_fit(memory: Memory) -> int:
+def that_fit(memory: "Memory") -> int:
     """How many processes like one that had the GPU to itself its memory holds; at least one."""
     if not memory.total_bytes:
         return 1
@@ -183,5 +186,5 @@ def _any_value(dimension: Dimension, generator: random.Random) -> Value:
 
 def peak_bytes(config: TrialConfig, data: SearchData) -> int:
     """How much of a GPU's memory a trial on a table takes; see `predicted_peak_bytes`."""
-    shape = window_shape(config.training, data)
+    shape = data.window_shape(config.training.lookback, config.training.calendar)
     return predicted_peak_bytes(config.model, config.training, shape, data.num_rows)

@@ -17,8 +17,8 @@ from pipelines.inspection import inspect
 from pipelines.leakage import audit
 from pipelines.predictor import Predictor
 from pipelines.scaling import Scaling
+from pipelines.scores import TrainingDiverged
 from pipelines.splits import SealedTest, SearchData, TestData
-from pipelines.training import TrainingDiverged
 from pipelines.verdict import Comparison, ErrorRow, TestScore, Verdict
 from pipelines.weights import forecaster_from_file
 from search.config import Metric, SearchConfig

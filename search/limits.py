@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
+from models.config import WindowShape
 from pipelines.splits import SearchData
-from pipelines.training import window_shape
 from pipelines.training_config import TrainingBudget
 from search.config import ConfigError
 from search.space import Choice, Dimension, Int, Point, Space, TrialConfig, Value, widths_text
@@ -26,13 +26,14 @@ class Limits:
         Raises:
             ValueError: where model and windows contradict each other.
         """
-        return config.model.num_parameters(window_shape(config.training, self.data))
+        return config.model.num_parameters(self._shape(config))
 
     def training_teraflops(self, config: TrialConfig) -> float:
         """Floating-point operations of a whole trial's training, in 10¹²; see `num_flops`."""
-        shape = window_shape(config.training, self.data)
         windows = config.training.batch_size * config.training.max_steps
-        return 3 * config.model.num_flops(shape) * windows / 1e12  # backward costs twice forward
+        return (
+            3 * config.model.num_flops(self._shape(config)) * windows / 1e12
+        )  # backward costs twice forward
 
     def why_refused(self, config: TrialConfig) -> str | None:
         """Return the reason against a configuration, or None."""
@@ -52,6 +53,9 @@ class Limits:
             limit = f"search.max_training_teraflops={most:g}"
             return f"its training's {teraflops:.1f} teraflops exceed {limit}"
         return None
+
+    def _shape(self, config: TrialConfig) -> WindowShape:
+        return self.data.window_shape(config.training.lookback, config.training.calendar)
 
 
 def check_space(space: Space, budget: TrainingBudget, limits: Limits) -> None:

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.baselines import BaselineScore
+from pipelines.scores import BaselineScore
 from search.config import Metric
 from search.record import TrialRecord, TrialState, metric_of_errors
 from search.screen import say

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pipelines.baselines import BaselineScore
-from pipelines.metrics import Errors
+from pipelines.scores import BaselineScore, Errors
 from pipelines.verdict import Verdict
 from search.config import Metric
 from search.kept_weights import KeptWeights

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.baselines import BaselineScore
-from pipelines.metrics import Errors
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Errors, Evaluation
 from search.config import Metric
 from search.space import TrialConfig, Value
 

@@ -5,8 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from pipelines.baselines import BaselineScore
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Evaluation
 from search.kept_weights import KeptWeights
 from search.record import TrialRecord, baseline_to_plain
 from search.study import Study

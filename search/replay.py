@@ -12,11 +12,12 @@ from typing import Any
 
 from rich.console import Console
 
+from pipelines.hardware import hardware_name
+from pipelines.scores import Evaluation, TrainingDiverged
 from pipelines.series import SeriesTable, load
 from pipelines.splits import SearchData, split
-from pipelines.training import Evaluation, TrainingDiverged
 from search.config import ConfigError, SearchConfig
-from search.facts import hardware_name, versions
+from search.facts import versions
 from search.places import record_url
 from search.progress import METRIC_NAMES
 from search.record import RecordedEvaluation, TrialRecord, TrialState, metric_value

@@ -4,19 +4,17 @@ import math
 import platform
 import uuid
 from datetime import date
+from importlib.metadata import version
 from random import SystemRandom
 
-import torch
-
-from pipelines.device import resolve_precision
-from pipelines.metrics import naive_scale
+from pipelines.hardware import hardware_name, has_gpu_driver, has_nvidia_driver, resolve_precision
 from pipelines.series import load
 from pipelines.splits import SearchData, split
 from search.config import ConfigError, SearchConfig
 from search.grid import plan_grid
 from search.limits import Limits, check_space
 from search.names import filled_in
-from search.slots import Slots, has_nvidia_driver
+from search.slots import Slots
 from search.space import THREE_ANSWERS, TrialConfig, derive, start_config
 
 CPU_TERAFLOPS_PER_TRIAL = 0.5
@@ -89,6 +87,10 @@ def num_validation_windows(horizon: int) -> int:
 
 
 def _check_mase(data: SearchData) -> None:
+    import torch
+
+    from pipelines.metrics import naive_scale
+
     scale = naive_scale(torch.from_numpy(data.truth[: data.num_train_rows]), data.season)
     if scale.isnan().all():
         raise ConfigError(
@@ -103,21 +105,30 @@ def resolve_device(device: str) -> str:
     Raises:
         ConfigError: where CUDA is asked for and torch has none.
     """
-    has_cuda = torch.cuda.is_available()
+    has_cuda = device != "cpu" and _has_cuda()
     if device == "cuda" and not has_cuda:
         raise ConfigError(
             f"--device cuda needs a CUDA GPU and a CUDA build of torch: got torch "
-            f"{torch.__version__} without one; see docs/install.md, or use --device cpu"
+            f"{version('torch')} without one; see docs/install.md, or use --device cpu"
         )
-    return "cuda" if has_cuda and device != "cpu" else "cpu"
+    return "cuda" if has_cuda else "cpu"
+
+
+def _has_cuda() -> bool:
+    # Torch takes seconds to load, and the driver of a search on CPUs has no other use for it.
+    if not has_gpu_driver():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def device_line(slots: Slots) -> str:
     """The first line of a search: device, torch build, slots, and a warning where it is due."""
-    name = torch.cuda.get_device_name() if slots.device == "cuda" else platform.machine()
+    name = hardware_name("cuda") if slots.device == "cuda" else platform.machine()
     plural = "" if slots.count == 1 else "s"
     line = (
-        f"{slots.device} ({name}), torch {torch.__version__}: {slots.count} trial{plural} at a "
+        f"{slots.device} ({name}), torch {version('torch')}: {slots.count} trial{plural} at a "
         f"time, {slots.cpus_per_trial:g} CPU and {slots.gpus_per_trial:g} GPU each"
     )
     if has_unused_gpu():
@@ -130,7 +141,11 @@ def device_line(slots: Slots) -> str:
 
 def has_unused_gpu() -> bool:
     """Whether this machine has an NVIDIA GPU that this build of torch cannot use."""
-    return has_nvidia_driver() and torch.version.cuda is None
+    if not has_nvidia_driver():
+        return False
+    import torch
+
+    return torch.version.cuda is None
 
 
 def fresh_name(data_name: str) -> str:

@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from models.forecaster import Forecaster
-from pipelines.baselines import BaselineScore
-from pipelines.weights import forecaster_from_file
+from pipelines.scores import BaselineScore
 from search.config import SearchConfig, parse_config
 from search.kept_weights import KeptWeights
 from search.places import record_url, recorded_config
 from search.record import Ending, TrialRecord, baseline_from_plain, leaderboard
 from search.space import TrialConfig
 from search.stored_studies import read_study
+
+if TYPE_CHECKING:
+    from models.forecaster import Forecaster
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class SearchResult:
             ]
         )
 
-    def load_best(self) -> Forecaster:
+    def load_best(self) -> "Forecaster":
         """The best trial's model with its weights, on the CPU.
 
         Raises:
             LookupError: where no trial is complete or its weights are gone.
         """
+        from pipelines.weights import forecaster_from_file
+
         kept = KeptWeights(self.config.studies_folder / self.study)
         if self.best_trial is None or not kept.path(self.best_trial.number).exists():
             raise LookupError(f"study {self.study} has no complete trial with weights")

@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pipelines.training import Evaluation, TrainingState
+from pipelines.scores import Evaluation
+from pipelines.training import TrainingState
 from pipelines.weights import metadata_from_bytes
 
 WEIGHTS, MOMENTS, BEST = "weights.", "moments.", "best"

@@ -1,9 +1,7 @@
 """How many trials run at a time, and on what."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from search.config import ConfigError, Resources
 
@@ -75,8 +73,3 @@ def num_fitting(machine: Mapping[str, float], cpus: float, gpus: float) -> int:
     # Not `//`, by which a tenth of a CPU fits nineteen times into two.
     by_cpu = int(machine.get("CPU", 0) / cpus + 1e-9)
     return min(by_cpu, int(machine.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu
-
-
-def has_nvidia_driver() -> bool:
-    """Whether this machine has an NVIDIA GPU, whatever torch is built for."""
-    return bool(Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"))

@@ -20,7 +20,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from pipelines.training import Evaluation
+from pipelines.scores import Evaluation
 from pipelines.training_config import TrainingBudget
 from search.config import SearchSettings
 from search.database import HeldStudy

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pipelines.baselines import BaselineScore
+from pipelines.scores import BaselineScore
 from pipelines.verdict import Verdict
 from search.mlflow_store import (
     OUTAGES,

@@ -10,8 +10,9 @@ import torch
 
 from models.forecaster import Forecaster
 from pipelines.scaling import Scaling
+from pipelines.scores import Evaluation
 from pipelines.splits import SearchData
-from pipelines.training import Evaluation, Training, forecaster_for
+from pipelines.training import Training, forecaster_for
 from pipelines.weights import weights_to_bytes
 from pipelines.windows import build_windows
 from search.config import Metric

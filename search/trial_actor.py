@@ -1,6 +1,7 @@
 """What runs in a worker process: trials, baselines and refits.
 
-Apart from `search/executor.py`, so that a worker imports nothing of the record and the view.
+Apart from `search/executor.py`, so that a worker imports nothing of the record and the view. What
+trains, and torch with it, loads in the worker alone: the driver takes seconds to load it.
 """
 
 import json
@@ -9,24 +10,22 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-import torch
 from ray import tune
 
-from pipelines.baselines import BaselineScore, baselines
-from pipelines.refit import refit
+from pipelines.hardware import hardware_name
+from pipelines.scores import BaselineScore, TrainingDiverged
 from pipelines.splits import SearchData, TestData
-from pipelines.training import TrainingDiverged
 from pipelines.training_config import TrainingBudget
-from pipelines.weights import weights_to_bytes
 from search.config import Metric
-from search.facts import hardware_name
 from search.kept_weights import Files
 from search.slots import Slots
 from search.space import TrialConfig
-from search.trial import SecondTry, TrialOutOfMemory, TrialStep, run_trial
+
+if TYPE_CHECKING:
+    from search.trial import TrialStep
 
 # Tune would have the worker work in the trial's temporary folder.
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -62,6 +61,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Train up to the next evaluation; the end is a result of its own, without one."""
+        from search.trial import SecondTry, TrialOutOfMemory
+
         try:
             step = next(self._steps, None)
         except TrainingDiverged as diverged:
@@ -77,6 +78,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._steps.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
+        from search.trial import run_trial
+
         self._steps = run_trial(
             TrialConfig.model_validate_json(config["config"]),
             self._job.folds[config["fold"]],
@@ -89,7 +92,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._job.has_graph,
         )
 
-    def _result(self, step: TrialStep) -> dict[str, Any]:
+    def _result(self, step: "TrialStep") -> dict[str, Any]:
         return {
             "files": Files(step.weights, step.saved),
             "evaluation": json.dumps(step.evaluation.to_dict()),
@@ -120,6 +123,8 @@ def _read(path: str) -> bytes:
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
 def score_baselines(job: TrialJob, budget: TrainingBudget, seed: int) -> list[BaselineScore]:
     """Compute the forecasts to beat; those that come before a diverging one, if any does."""
+    from pipelines.baselines import baselines
+
     scores: list[BaselineScore] = []
     with suppress(TrainingDiverged):  # of the linear twin, the last of them
         scores.extend(baselines(job.folds[-1], budget, seed))
@@ -131,6 +136,11 @@ def refit_once(
     data: TestData, config: str, seed: int, num_steps: int, device: str, num_threads: int
 ) -> bytes:
     """Train a configuration on all rows; return the weights as safetensors."""
+    import torch
+
+    from pipelines.refit import refit
+    from pipelines.weights import weights_to_bytes
+
     torch.set_num_threads(num_threads)
     chosen = TrialConfig.model_validate_json(config)
     return weights_to_bytes(refit(chosen.model, chosen.training, data, seed, num_steps, device))

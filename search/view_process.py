@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.baselines import BaselineScore
+from pipelines.scores import BaselineScore
 from search.projection import Snapshot, StudyFacts
 from search.record import TrialRecord
 from search.source import python_path

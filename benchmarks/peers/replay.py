@@ -18,7 +18,7 @@ from unittest.mock import patch
 from rich.console import Console
 
 from benchmarks.peers.task import EVALUATE_EVERY_STEPS, MAX_STEPS, NUM_SLOTS, TrialRun, read_runs
-from pipelines.training import Evaluation
+from pipelines.scores import Evaluation
 from search.config import SearchConfig, parse_config
 from search.search import run_search
 from search.study import Study

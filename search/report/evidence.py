@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.baselines import BaselineScore
+from pipelines.scores import BaselineScore
 from pipelines.verdict import ErrorRow, Verdict
 from search.config import Metric, SearchConfig
 from search.importance import importance

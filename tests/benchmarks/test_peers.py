@@ -16,12 +16,11 @@ from benchmarks.peers.task import (
     write_run,
 )
 from models.forecaster import Forecaster
-from pipelines.metrics import Errors
 from pipelines.scaling import Scaling
+from pipelines.scores import Errors, Evaluation
 from pipelines.series import load
 from pipelines.splits import split
-from pipelines.training import Evaluation
-from pipelines.windows import build_windows, window_shape
+from pipelines.windows import build_windows
 from search.config import SearchConfig
 from search.limits import Limits
 from search.resolve import resolve, starts
@@ -73,7 +72,7 @@ def test_a_replay_tries_just_the_peers_configurations_in_their_order(tmp_path: P
         assert each.training.learning_rate == run.learning_rate
         assert each.training.batch_size == run.batch_size
         assert (each.training.lookback, each.training.calendar) == (96, False)
-        ours = Forecaster(each.model, window_shape(data, 96, False))
+        ours = Forecaster(each.model, data.window_shape(96, False))
         theirs = PlainTraining(task_of(config, 96), run).model
         assert ours.lstm is not None
         assert sum(p.numel() for p in ours.parameters()) == sum(

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pipelines.baselines import (
-    BaselineScore,
     baselines,
     persistence,
     ridge_lookbacks,
@@ -17,6 +16,7 @@ from pipelines.baselines import (
     training_mean,
 )
 from pipelines.scaling import Scaling
+from pipelines.scores import BaselineScore
 from pipelines.splits import SearchData
 from pipelines.training_config import TrainingBudget
 from pipelines.windows import Windows, build_windows

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.metrics import Errors, error_sums, mae, mase, mse, naive_scale, rmse
+from pipelines.metrics import error_sums, mae, mase, mse, naive_scale, rmse
 
 
 @pytest.fixture
@@ -129,11 +129,3 @@ def test_a_target_without_a_naive_scale_is_left_out_of_mase_alone() -> None:
 def test_a_forecast_of_nan_is_no_gap_but_an_error() -> None:
     forecast, truth = torch.tensor([[[torch.nan], [1.0]]]), torch.tensor([[[1.0], [1.0]]])
     assert mae(forecast, truth).isnan().all()
-
-
-def test_errors_survive_json_also_where_mase_is_undefined() -> None:
-    errors = Errors(1.0, 2.0, 3.0, math.nan, 4.0, 5.0, 6.0)
-    assert "mase" not in errors.to_dict()
-    assert math.isnan(Errors.from_dict(errors.to_dict()).mase)
-    with pytest.raises(TypeError, match="mse"):
-        Errors.from_dict({"mae": 1.0})

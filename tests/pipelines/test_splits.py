@@ -356,3 +356,11 @@ def test_two_series_are_not_split() -> None:
 def test_a_contradictory_split_is_refused(settings: str, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SplitConfig.model_validate_json(settings)
+
+
+def test_the_shape_of_windows_follows_table_and_choices() -> None:
+    data, _ = split(table(), SplitConfig())
+    shape = data.window_shape(lookback=24, use_calendar=False)
+    assert (shape.lookback, shape.horizon, shape.season) == (24, data.horizon, data.season)
+    assert (shape.num_features, shape.num_targets, shape.num_known) == (2, 1, 0)
+    assert data.window_shape(24, use_calendar=True).num_known == len(data.known_names) > 0

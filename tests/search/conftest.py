@@ -24,9 +24,8 @@ import pytest
 import sqlalchemy
 import torch
 
-from pipelines.metrics import Errors
+from pipelines.scores import Errors, Evaluation
 from pipelines.splits import SearchData
-from pipelines.training import Evaluation
 from pipelines.training_config import TrainingBudget
 from search.config import SearchConfig, SearchSettings, to_yaml
 from search.kept_weights import KeptWeights

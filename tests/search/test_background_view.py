@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.baselines import BaselineScore
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Evaluation
 from search import background_view, tracking
 from search.background_view import BackgroundView
 from search.kept_weights import KeptWeights

@@ -22,8 +22,8 @@ import torch
 from models.config import LSTMConfig
 from pipelines.evaluation import evaluate
 from pipelines.scaling import Scaling
+from pipelines.scores import Evaluation
 from pipelines.splits import SearchData
-from pipelines.training import Evaluation
 from pipelines.training_config import TrainConfig, TrainingBudget
 from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import build_windows

@@ -196,11 +196,11 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     for name, stand_in in {
         "machines": lambda: [MACHINE],
         "read_notes": notes,
-        "GpuProbe": lambda *_: nullcontext(),
         "rates_together": measure,
         "hardware_name": lambda _: "GPU A",
     }.items():
         monkeypatch.setattr(gpu_share, name, stand_in)
+    monkeypatch.setattr("search.gpu_probe.GpuProbe", lambda *_: nullcontext())
     return seen
 
 

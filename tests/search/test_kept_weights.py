@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.training import Evaluation
+from pipelines.scores import Evaluation
 from search.kept_weights import KeptWeights
 from search.study import Study
 

@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.faulty_proxy import FaultyProxy, Mode
-from pipelines.training import Evaluation
+from pipelines.scores import Evaluation
 from search import background_view
 from search.background_view import BackgroundView
 from search.kept_weights import KeptWeights

@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 
 from models.config import LSTMConfig
-from pipelines.baselines import BaselineScore
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Evaluation
 from pipelines.training_config import TrainConfig
 from search.progress import LineProgress, LiveProgress, Tally, format_seconds, make_progress
 from search.record import RecordedEvaluation, TrialRecord, TrialState

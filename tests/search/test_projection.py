@@ -12,8 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from models.config import LSTMConfig
-from pipelines.baselines import BaselineScore
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Evaluation
 from pipelines.training_config import TrainConfig
 from search.kept_weights import KeptWeights
 from search.projection import (

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.baselines import BaselineScore
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Evaluation
 from pipelines.training_config import TrainingBudget
 from search.config import Metric
 from search.record import (

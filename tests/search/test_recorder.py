@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.baselines import BaselineScore
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Evaluation
 from search.kept_weights import Files, KeptWeights
 from search.record import TrialRecord, TrialState
 from search.recorder import Recorder

@@ -17,9 +17,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from pipelines.data_config import DataConfig
+from pipelines.scores import Evaluation
 from pipelines.series import load
 from pipelines.splits import SearchData, split
-from pipelines.training import Evaluation
 from pipelines.training_config import TrainingBudget
 from search.__main__ import app
 from search.config import ConfigError, SearchConfig

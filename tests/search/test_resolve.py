@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.splits import SearchData
 from search.config import parse_config
-from search.resolve import num_validation_windows, resolve
+from search.resolve import num_validation_windows, resolve, resolve_device
 
 MakeData = Callable[..., SearchData]
 
@@ -26,3 +26,21 @@ def test_a_search_says_how_many_validation_windows_it_takes(
 ) -> None:
     resolved, _ = resolve(parse_config({"training": given}), make_data())  # horizon 4
     assert resolved.training.max_validation_windows == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_driver", "finds_gpu", "expected"),
+    [
+        ("auto", False, True, "cpu"),
+        ("auto", True, True, "cuda"),
+        ("auto", True, False, "cpu"),
+        ("cpu", True, True, "cpu"),
+        ("cuda", True, True, "cuda"),
+    ],
+)
+def test_torch_is_asked_for_a_gpu_where_there_is_a_driver_of_one(
+    monkeypatch: pytest.MonkeyPatch, asked: str, has_driver: bool, finds_gpu: bool, expected: str
+) -> None:
+    monkeypatch.setattr("search.resolve.has_gpu_driver", lambda: has_driver)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: finds_gpu)
+    assert resolve_device(asked) == expected

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from models.forecaster import Forecaster
 from pipelines.splits import SearchData
-from pipelines.training import window_shape
 from pipelines.training_config import TrainingBudget
 from search.limits import Limits
 from search.space import (
@@ -83,7 +82,9 @@ def test_every_point_builds_a_model_of_just_as_many_parameters_as_were_counted(
     data = make_data()
     config = DERIVED.config_at(point, BUDGET)
     with torch.device("meta"):  # shapes without memory
-        forecaster = Forecaster(config.model, window_shape(config.training, data))
+        forecaster = Forecaster(
+            config.model, data.window_shape(config.training.lookback, config.training.calendar)
+        )
     counted = Limits(data, 10**9, None).num_parameters(config)
     assert sum(weights.numel() for weights in forecaster.parameters()) == counted
 

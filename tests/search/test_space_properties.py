@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from models.config import WindowShape
 from models.forecaster import Forecaster
 from pipelines.splits import SearchData
-from pipelines.training import window_shape
 from pipelines.training_config import TrainingBudget
 from search.limits import Limits
 from search.space import Choice, Dimension, Float, Int, Space, TrialConfig, Value, derive
@@ -121,7 +120,7 @@ def searched(draw: st.DrawFn, make_data: MakeData) -> tuple[SearchData, Space]:
 
 
 def build(config: TrialConfig, data: SearchData) -> tuple[Forecaster, WindowShape]:
-    shape = window_shape(config.training, data)
+    shape = data.window_shape(config.training.lookback, config.training.calendar)
     with torch.device("meta"):  # shapes without memory
         return Forecaster(config.model, shape), shape
 

@@ -21,12 +21,12 @@ def run(program: str, *arguments: str) -> Any:
     return json.loads(answer.stdout.splitlines()[-1])
 
 
-def test_a_search_on_this_machine_is_imported_without_mlflow() -> None:
+def test_a_search_on_this_machine_is_imported_without_mlflow_and_torch() -> None:
     loaded = run(
         """
         import json, sys
         import search.commands, search.cluster, search.search
-        print(json.dumps(sorted({"mlflow", "matplotlib"} & sys.modules.keys())))
+        print(json.dumps(sorted({"mlflow", "matplotlib", "torch"} & sys.modules.keys())))
         """
     )
     assert loaded == []
@@ -36,7 +36,7 @@ def test_what_a_worker_imports_holds_neither_record_nor_view() -> None:
     loaded = run(
         """
         import json, sys
-        import search.trial_actor
+        import search.trial, search.trial_actor
         print(json.dumps(sorted({"mlflow", "optuna", "sqlalchemy"} & sys.modules.keys())))
         """
     )
@@ -69,7 +69,7 @@ def test_workers_import_torch_beforehand_where_most_of_them_will_need_it(
 
 
 @pytest.mark.slow  # a Ray of its own
-def test_trials_run_in_workers_that_were_started_and_have_imported_torch_before_a_trial_came(
+def test_trials_run_in_workers_that_were_started_and_have_imported_torch_and_the_driver_has_not(
     tmp_path: Path,
 ) -> None:
     seen = run(
@@ -104,12 +104,14 @@ def test_trials_run_in_workers_that_were_started_and_have_imported_torch_before_
             is_quiet=True,
         )
         used = {trial.ran_on["pid"] for trial in result.trials if trial.evaluations}
-        print(json.dumps({"ready": sorted(ready), "used": sorted(used)}))
+        driver = "torch" in sys.modules
+        print(json.dumps({"ready": sorted(ready), "used": sorted(used), "driver": driver}))
         """,
         str(tmp_path),
     )
     assert len(seen["ready"]) >= 1
     assert set(seen["used"]) <= set(seen["ready"])
+    assert not seen["driver"]
 
 
 @pytest.mark.slow  # a Ray of its own

@@ -18,8 +18,8 @@ import optuna
 import pytest
 import sqlalchemy
 
+from pipelines.scores import Evaluation
 from pipelines.splits import SearchData
-from pipelines.training import Evaluation
 from pipelines.training_config import TrainingBudget
 from search.database import connectable
 from search.record import PlannedRun, Proposal, TrialRecord, TrialState, trial_seed

@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 from models.config import LSTMConfig
-from pipelines.baselines import BaselineScore
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Evaluation
 from pipelines.training_config import TrainConfig
 from search.config import SearchConfig
 from search.record import Ending, TrialRecord, TrialState

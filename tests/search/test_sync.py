@@ -10,8 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from pipelines.baselines import BaselineScore
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Evaluation
 from search.__main__ import app
 from search.background_view import BackgroundView
 from search.config import ConfigError, SearchConfig

@@ -19,8 +19,7 @@ import sqlalchemy
 import yaml
 from mlflow import MlflowClient
 
-from pipelines.baselines import BaselineScore
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Evaluation
 from search.config import SearchConfig, parse_config
 from search.kept_weights import KeptWeights
 from search.mlflow_store import ViewError

@@ -12,10 +12,10 @@ import torch
 
 from models.config import LSTMConfig
 from pipelines.evaluation import evaluate
-from pipelines.metrics import Errors
 from pipelines.scaling import Scaling
+from pipelines.scores import Errors, Evaluation, TrainingDiverged
 from pipelines.splits import SearchData
-from pipelines.training import Evaluation, Training, TrainingDiverged
+from pipelines.training import Training
 from pipelines.training_config import TrainConfig
 from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import Windows, build_windows, evenly_spaced

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.faulty_proxy import FaultyProxy
-from pipelines.baselines import BaselineScore
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Evaluation
 from search import background_view, view_process
 from search.background_view import BackgroundView
 from search.kept_weights import KeptWeights

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.baselines import BaselineScore
-from pipelines.training import Evaluation
+from pipelines.scores import BaselineScore, Evaluation
 from pipelines.training_config import TrainingBudget
 from pipelines.verdict import (
     Comparison,
