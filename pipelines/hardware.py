@@ -14,6 +14,9 @@ Precision = Literal["float32", "bf16"]
 
 CPUINFO = Path("/proc/cpuinfo")
 
+GPU_DEVICES = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg", "/dev/kfd")))
+"""NVIDIA's driver, its boards with a GPU inside, Windows' below a Linux, AMD's."""
+
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 """Of x86 processors that compute in it."""
 
@@ -23,9 +26,11 @@ def has_nvidia_driver() -> bool:
     return bool(Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"))
 
 
-def has_gpu_driver() -> bool:
+def may_have_gpu() -> bool:
     """Return whether torch might find a GPU: NVIDIA's, or AMD's, which it calls CUDA too."""
-    return has_nvidia_driver() or Path("/dev/kfd").exists()
+    if platform.system() != "Linux":
+        return True
+    return has_nvidia_driver() or any(device.exists() for device in GPU_DEVICES)
 
 
 def hardware_name(device: str) -> str:

@@ -7,7 +7,7 @@ from datetime import date
 from importlib.metadata import version
 from random import SystemRandom
 
-from pipelines.hardware import hardware_name, has_gpu_driver, has_nvidia_driver, resolve_precision
+from pipelines.hardware import hardware_name, has_nvidia_driver, may_have_gpu, resolve_precision
 from pipelines.series import load
 from pipelines.splits import SearchData, split
 from search.config import ConfigError, SearchConfig
@@ -105,7 +105,7 @@ def resolve_device(device: str) -> str:
     Raises:
         ConfigError: where CUDA is asked for and torch has none.
     """
-    has_cuda = device != "cpu" and _has_cuda()
+    has_cuda = device != "cpu" and may_have_gpu() and _torch_has_cuda()
     if device == "cuda" and not has_cuda:
         raise ConfigError(
             f"--device cuda needs a CUDA GPU and a CUDA build of torch: got torch "
@@ -114,11 +114,8 @@ def resolve_device(device: str) -> str:
     return "cuda" if has_cuda else "cpu"
 
 
-def _has_cuda() -> bool:
-    # Torch takes seconds to load, and the driver of a search on CPUs has no other use for it.
-    if not has_gpu_driver():
-        return False
-    import torch
+def _torch_has_cuda() -> bool:
+    import torch  # takes seconds, and the driver of a search on CPUs has no other use for it
 
     return torch.cuda.is_available()
 
@@ -141,11 +138,13 @@ def device_line(slots: Slots) -> str:
 
 def has_unused_gpu() -> bool:
     """Whether this machine has an NVIDIA GPU that this build of torch cannot use."""
-    if not has_nvidia_driver():
-        return False
+    return has_nvidia_driver() and not _torch_is_for_cuda()
+
+
+def _torch_is_for_cuda() -> bool:
     import torch
 
-    return torch.version.cuda is None
+    return torch.version.cuda is not None
 
 
 def fresh_name(data_name: str) -> str:

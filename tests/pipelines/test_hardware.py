@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipelines import hardware
-from pipelines.hardware import hardware_name, resolve_precision
+from pipelines.hardware import hardware_name, may_have_gpu, resolve_precision
 
 PLAIN = "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2 avx512f\n"
 WITH_BF16 = "processor\t: 0\nmodel name\t: Intel Xeon\nflags\t\t: fpu avx2 {}\n"
@@ -77,3 +77,20 @@ def test_a_cpu_has_the_name_that_linux_gives_it_or_its_kind(cpuinfo: Path) -> No
     assert " " not in hardware_name("cpu")
     cpuinfo.write_text(PLAIN)
     assert hardware_name("cpu") == "AMD EPYC"
+
+
+def test_a_gpu_is_ruled_out_only_on_a_linux_without_any_sign_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "has_nvidia_driver", lambda: False)
+    monkeypatch.setattr(hardware, "GPU_DEVICES", (tmp_path / "kfd",))
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    assert not may_have_gpu()
+    (tmp_path / "kfd").touch()
+    assert may_have_gpu()
+    (tmp_path / "kfd").unlink()
+    monkeypatch.setattr(hardware, "has_nvidia_driver", lambda: True)
+    assert may_have_gpu()
+    monkeypatch.setattr(hardware, "has_nvidia_driver", lambda: False)
+    monkeypatch.setattr("platform.system", lambda: "Windows")
+    assert may_have_gpu()

@@ -29,7 +29,7 @@ def test_a_search_says_how_many_validation_windows_it_takes(
 
 
 @pytest.mark.parametrize(
-    ("asked", "has_driver", "finds_gpu", "expected"),
+    ("asked", "may", "finds_gpu", "expected"),
     [
         ("auto", False, True, "cpu"),
         ("auto", True, True, "cuda"),
@@ -38,9 +38,9 @@ def test_a_search_says_how_many_validation_windows_it_takes(
         ("cuda", True, True, "cuda"),
     ],
 )
-def test_torch_is_asked_for_a_gpu_where_there_is_a_driver_of_one(
-    monkeypatch: pytest.MonkeyPatch, asked: str, has_driver: bool, finds_gpu: bool, expected: str
+def test_torch_is_asked_for_a_gpu_where_there_may_be_one(
+    monkeypatch: pytest.MonkeyPatch, asked: str, may: bool, finds_gpu: bool, expected: str
 ) -> None:
-    monkeypatch.setattr("search.resolve.has_gpu_driver", lambda: has_driver)
+    monkeypatch.setattr("search.resolve.may_have_gpu", lambda: may)
     monkeypatch.setattr("torch.cuda.is_available", lambda: finds_gpu)
     assert resolve_device(asked) == expected
