@@ -19,6 +19,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.scores import TrainingDiverged
 from pipelines.splits import TestData
@@ -36,6 +37,7 @@ from search.trial_actor import TrialActor, TrialJob, refit_once, score_baselines
 from search.tune_patches import quick_start, workers_start_side_by_side
 
 PATIENCE_SECONDS = 0.5  # between two looks at what trials do not report
+BASELINES_SECONDS = 600.0  # for the baselines, once trials have ended
 
 
 def run_trials(
@@ -70,7 +72,7 @@ def run_trials(
     shared = ray.put(job)
     awaited = _AwaitedBaselines(
         recorder,
-        partial(score_baselines.remote, shared, budget, study.settings.seed)
+        partial(_on_this_machine(score_baselines).remote, shared, budget, study.settings.seed)
         if has_baselines
         else None,
     )
@@ -185,6 +187,16 @@ def refit_seeds(
     return weights
 
 
+def _on_this_machine(task: Any) -> Any:
+    """The task as it is run where the driver runs.
+
+    Elsewhere it may be lost: Ray tells of an actor that its machine was cut off, but of a task that
+    ran there it had told nothing after five minutes (2.60).
+    """
+    here = ray.get_runtime_context().get_node_id()
+    return task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True))
+
+
 class _AwaitedBaselines:
     """The forecasts to beat, computed beside the trials once the first of these has begun."""
 
@@ -213,9 +225,14 @@ class _AwaitedBaselines:
     def _receive(self) -> None:
         future, self._future = self._future, None
         try:
-            self._recorder.score(ray.get(future))
+            scores = ray.get(future, timeout=BASELINES_SECONDS)
+        except ray.exceptions.GetTimeoutError:
+            ray.cancel(future, force=True)
+            self._recorder.miss_baselines(f"they did not come within {BASELINES_SECONDS:g} s")
         except ray.exceptions.RayError as error:  # the trials go on without them
             self._recorder.miss_baselines(str(error))
+        else:
+            self._recorder.score(scores)
 
 
 class _StaysHere:

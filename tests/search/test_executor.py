@@ -31,7 +31,7 @@ from search.bulk_store import BulkStore
 from search.cluster import connect, machines
 from search.config import Resources, SearchSettings
 from search.crowd import Crowd
-from search.executor import _Asker, ray, run_trials
+from search.executor import _Asker, _AwaitedBaselines, ray, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.record import Ending, TrialRecord, TrialState
@@ -212,6 +212,23 @@ def test_the_baselines_are_told_and_recorded(finished: SimpleNamespace) -> None:
     names = ["persistence", "seasonal naive (6)", "training mean", "ridge", "linear twin"]
     assert finished.diary.baselines == names
     assert [plain["name"] for plain in finished.notes["baselines"]] == names
+
+
+@pytest.mark.slow
+def test_baselines_that_do_not_come_are_not_waited_for_without_end(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.executor.BASELINES_SECONDS", 0.5)
+    missed: list[str] = []
+    recorder: Any = SimpleNamespace(miss_baselines=missed.append)
+
+    @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+    def hang() -> None:
+        time.sleep(3600)
+
+    awaited = _AwaitedBaselines(recorder, hang.remote)
+    awaited.end(is_patient=True)
+    assert missed == ["they did not come within 0.5 s"]
 
 
 @pytest.mark.slow

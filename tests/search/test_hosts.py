@@ -205,5 +205,6 @@ def test_a_node_that_joins_takes_the_place_of_one_that_is_lost(hosts: Network, t
 
 def check_that_it_completes(search: "subprocess.Popen[bytes]", hosts: Network) -> None:
     assert search.wait(PATIENCE_SECONDS) == 0, (hosts.folder / "search.log").read_text()
+    assert "to beat: " in (hosts.folder / "search.log").read_text()
     assert {str(trial.state) for trial in trials_of(hosts)} == {"complete"}
     assert check(hosts, num_trials=6) == []
