@@ -46,15 +46,15 @@ from search.mps import mps_environment  # noqa: E402
 from search.slots import MOST_ON_ONE_GPU, Slots, num_fitting  # noqa: E402
 from search.source import FLOORS, PROJECT, python_path  # noqa: E402
 
-START_SECONDS = 60.0  # for Ray to start on this machine
-KNOCK_SECONDS = 10.0  # for a cluster to answer
-PREFLIGHT_SECONDS = 120.0  # for all its nodes, which may load torch from a slow disk
-MOST_SPARE_WORKERS = 8  # that may import torch, a quarter of a GiB, in case that they are needed
-
 # Before Ray ends with the process, since registered after it. An interrupted search leaves garbage
 # that refers to Ray's objects; collected by another thread while Ray ends, it makes Ray end the
 # process at once, with exit code 1.
 atexit.register(gc.freeze)
+
+START_SECONDS = 60.0  # for Ray to start on this machine
+KNOCK_SECONDS = 10.0  # for a cluster to answer
+PREFLIGHT_SECONDS = 120.0  # for all its nodes, which may load torch from a slow disk
+MOST_SPARE_WORKERS = 8  # that may import torch, a quarter of a GiB, in case that they are needed
 
 _MUST_BE_EQUAL = ("torch", "numpy", "pydantic", "safetensors")
 """Packages that a trial computes with, or that the processes talk by."""
