@@ -86,7 +86,9 @@ class Simulation:
         self.costs = Costs()
         self.virtual_seconds = 0.0
         self._study = study
-        self._recorder = Recorder(study, kept, [], max_step_seconds=1e9, max_retries=0)
+        self._recorder = Recorder(
+            study, kept, [], max_step_seconds=1e9, max_retries=0, max_failures_in_a_row=1
+        )
         self._curves = curves
         self._num_workers = num_workers
         self._queue: list[tuple[float, int, Worker]] = []

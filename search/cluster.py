@@ -36,10 +36,11 @@ use_token_if_there()
 import ray  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
 from ray._private import utils as ray_utils  # noqa: E402
+from ray._private.authentication.authentication_utils import is_token_auth_enabled  # noqa: E402
 from ray._private.node import Node  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from pipelines.hardware import has_nvidia_driver  # noqa: E402
+from pipelines.hardware import has_nvidia_driver, may_have_gpu  # noqa: E402
 from search.config import ConfigError, Resources  # noqa: E402
 from search.environment import variables_set  # noqa: E402
 from search.mps import mps_environment  # noqa: E402
@@ -140,7 +141,7 @@ def _join(address: str, resources: Resources, says: Mapping[str, Any]) -> None:
     }
     ray.init(address=address, runtime_env=environment, **says)
     for node in living_nodes():  # they answer beside the driver's imports
-        _asked[node["NodeID"]] = _ask(node)
+        _asked[node["NodeID"]] = _ask(node, resources)
 
 
 def _start(resources: Resources, says: Mapping[str, Any]) -> None:
@@ -272,7 +273,7 @@ def check_nodes(slots: Slots, resources: Resources) -> None:
     needs = slots.cpus_per_trial, slots.gpus_per_trial
     asked = {
         _asked.pop(node["NodeID"], None)
-        or _ask(node): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        or _ask(node, resources): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         for node in nodes
         if num_fitting(node["Resources"], *needs)
     }
@@ -306,6 +307,13 @@ def _check_answer(answer: Any, node: str, device: str) -> None:
             f"every node must run what this one runs: on {node} {', '.join(differences)}; install "
             "the same there (constraints.txt)"
         )
+    if found["token"] != _asks_for_token():  # only so: with a token it would not have let us in
+        raise ConfigError(
+            f"a cluster without a token must be joined without one: {node} shows none, and a token "
+            "here (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token) makes this search ask "
+            "for it; set RAY_AUTH_MODE=disabled, or start the cluster with a token "
+            "(docs/cluster.md)"
+        )
     if device == "cuda" and found["CUDA"] == "no":
         raise ConfigError(
             "every node that gives a trial a GPU must have CUDA: torch finds none on "
@@ -313,19 +321,26 @@ def _check_answer(answer: Any, node: str, device: str) -> None:
         )
 
 
-def _ask(node: Mapping[str, Any]) -> Any:
+def _ask(node: Mapping[str, Any], resources: Resources) -> Any:
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return _look_around.options(scheduling_strategy=there).remote()
+    return _look_around.options(scheduling_strategy=there).remote(resources.device != "cpu")
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
-def _look_around() -> dict[str, str]:
+def _look_around(looks_for_gpus: bool) -> dict[str, str]:
+    # Else without torch: the first trials would wait while it loads, for nothing.
+    has_cuda = looks_for_gpus and may_have_gpu() and _torch_finds_cuda()
+    return _surroundings() | {"CUDA": "yes" if has_cuda else "no", "token": _asks_for_token()}
+
+
+def _torch_finds_cuda() -> bool:
     import torch
 
-    import search.trial
-    import search.trial_actor  # noqa: F401  # whatever a trial needs must be there
+    return torch.cuda.is_available()
 
-    return _surroundings() | {"CUDA": "yes" if torch.cuda.is_available() else "no"}
+
+def _asks_for_token() -> str:
+    return "yes" if is_token_auth_enabled() else "no"
 
 
 def _surroundings() -> dict[str, str]:

@@ -114,7 +114,7 @@ def search(
         print_summary(result, console)
         if result.ending is Ending.INTERRUPTED:
             return EXIT_TERMINATED if caught else EXIT_INTERRUPTED
-        if result.best_trial is None:
+        if result.why_broken:
             return EXIT_BROKEN
         if not config.final.finalize:
             return 0

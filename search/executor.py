@@ -7,8 +7,7 @@ evaluations, so no storage has to be shared, and Tune's own folder is temporary.
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.scores import TrainingDiverged
-from pipelines.splits import TestData
 from pipelines.training_config import TrainingBudget
 from search.config import Resources
 from search.crowd import Crowd
@@ -30,14 +26,12 @@ from search.kept_weights import KeptWeights
 from search.leftovers import scratch_folder
 from search.record import Ending, Proposal
 from search.recorder import Listener, Recorder
-from search.slots import Slots
-from search.space import TrialConfig
+from search.side_workers import AwaitedBaselines
 from search.study import GPU_SHARE, SpaceExhaustedError, Study
-from search.trial_actor import TrialActor, TrialJob, refit_once, score_baselines
+from search.trial_actor import TrialActor, TrialJob
 from search.tune_patches import quick_start, workers_start_side_by_side
 
 PATIENCE_SECONDS = 0.5  # between two looks at what trials do not report
-BASELINES_SECONDS = 600.0  # for the baselines, once trials have ended
 
 
 def run_trials(
@@ -50,7 +44,7 @@ def run_trials(
     time_budget_seconds: float | None = None,
     has_baselines: bool = True,
 ) -> Ending:
-    """Run trials until the study is full, the time is over or a signal arrives.
+    """Run trials until the study is full, the time is over, a signal arrives or all of them fail.
 
     A failed trial is a recorded result; only a broken search raises. Trials that run at the end
     wait again; those that run when it raises, from the middle of a write perhaps, do once the study
@@ -59,24 +53,28 @@ def run_trials(
     Args:
         study: the record, open for writing.
         job: what every trial shares.
-        resources: how long a trial may hang, and how often it is tried again.
+        resources: how long a trial may hang, how often it is tried again, and how many may fail.
         budget: the training budget, for the baselines.
         kept: where weights are kept.
         listeners: who is told what happens.
         time_budget_seconds: when to stop; None: never.
         has_baselines: whether the baselines are computed beside the trials.
     """
-    limits = resources.max_step_seconds, resources.max_retries
-    recorder = Recorder(study, kept, listeners, *limits)
+    recorder = Recorder(
+        study,
+        kept,
+        listeners,
+        resources.max_step_seconds,
+        resources.max_retries,
+        resources.max_failures_in_a_row,
+    )
     crowd = Crowd(job.slots, resources)
     shared = ray.put(job)
-    awaited = _AwaitedBaselines(
-        recorder,
-        partial(_on_this_machine(score_baselines).remote, shared, budget, study.settings.seed)
-        if has_baselines
-        else None,
+    given = shared, budget, study.settings.seed
+    awaited = AwaitedBaselines(
+        recorder, (lambda worker: worker.score_baselines.remote(*given)) if has_baselines else None
     )
-    deadline = _Deadline(time_budget_seconds, crowd)
+    deadline = _Deadline(time_budget_seconds, crowd, recorder)
     asker = _Asker(study, kept, crowd)
     is_over = False
     while not is_over:
@@ -100,7 +98,7 @@ def run_trials(
             study.note(GPU_SHARE, crowd.thin_out())
             is_over = False
     study.requeue_running()
-    ending = _ending(study, asker, deadline)
+    ending = _ending(study, asker, deadline, recorder)
     recorder.clear_files()
     awaited.end(is_patient=ending in (Ending.DONE, Ending.EXHAUSTED))
     return ending
@@ -153,86 +151,14 @@ def _tuner(
     )
 
 
-def _ending(study: Study, asker: "_Asker", deadline: "_Deadline") -> Ending:
+def _ending(study: Study, asker: "_Asker", deadline: "_Deadline", recorder: Recorder) -> Ending:
     if study.is_full:
         return Ending.DONE
     if asker.is_exhausted:
         return Ending.EXHAUSTED
+    if recorder.is_hopeless:
+        return Ending.BROKEN
     return Ending.TIME_OVER if deadline.is_over else Ending.INTERRUPTED
-
-
-def refit_seeds(
-    data: TestData,
-    config: TrialConfig,
-    seeds: Sequence[int],
-    num_steps: int,
-    resources: Resources,
-    slots: Slots,
-) -> list[bytes]:
-    """Train a configuration on all rows, once a seed, and return the weights as safetensors.
-
-    Raises:
-        RuntimeError: where a training has broken.
-    """
-    needs = refit_once.options(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial)
-    shared = ray.put(data)
-    arguments = num_steps, slots.device, slots.threads_per_trial
-    jobs = [needs.remote(shared, config.model_dump_json(), seed, *arguments) for seed in seeds]
-    try:
-        weights: list[bytes] = ray.get(jobs, timeout=resources.max_step_seconds * len(seeds))
-    except (ray.exceptions.RayError, TrainingDiverged) as error:
-        for job in jobs:
-            ray.cancel(job, force=True)
-        raise RuntimeError(f"the refit has broken: {error}") from error
-    return weights
-
-
-def _on_this_machine(task: Any) -> Any:
-    """The task as it is run where the driver runs.
-
-    Elsewhere it may be lost: Ray tells of an actor that its machine was cut off, but of a task that
-    ran there it had told nothing after five minutes (2.60).
-    """
-    here = ray.get_runtime_context().get_node_id()
-    return task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True))
-
-
-class _AwaitedBaselines:
-    """The forecasts to beat, computed beside the trials once the first of these has begun."""
-
-    def __init__(self, recorder: Recorder, start: Callable[[], Any] | None):
-        self._recorder = recorder
-        self._start = start
-        self._future: Any = None
-
-    def begin(self) -> None:
-        # Not at once: importing torch in one process more would delay the first trials.
-        if self._start is not None:
-            self._future, self._start = self._start(), None
-
-    def look(self) -> None:
-        if self._future is not None and ray.wait([self._future], timeout=0)[0]:
-            self._receive()
-
-    def end(self, is_patient: bool) -> None:
-        if is_patient:
-            self.begin()
-        if self._future is not None and is_patient:
-            self._receive()
-        elif self._future is not None:
-            ray.cancel(self._future, force=True)
-
-    def _receive(self) -> None:
-        future, self._future = self._future, None
-        try:
-            scores = ray.get(future, timeout=BASELINES_SECONDS)
-        except ray.exceptions.GetTimeoutError:
-            ray.cancel(future, force=True)
-            self._recorder.miss_baselines(f"they did not come within {BASELINES_SECONDS:g} s")
-        except ray.exceptions.RayError as error:  # the trials go on without them
-            self._recorder.miss_baselines(str(error))
-        else:
-            self._recorder.score(scores)
 
 
 class _StaysHere:
@@ -333,7 +259,7 @@ class _Reporter(_StaysHere, FIFOScheduler):  # type: ignore[misc]
 class _Watch(_StaysHere, tune.Callback):  # type: ignore[misc]
     """The recorder's turn in Tune's loop."""
 
-    def __init__(self, recorder: Recorder, awaited: _AwaitedBaselines):
+    def __init__(self, recorder: Recorder, awaited: AwaitedBaselines):
         self._recorder = recorder
         self._awaited = awaited
         self._looked_at = 0.0
@@ -389,11 +315,12 @@ class _Silence(tune.ProgressReporter):  # type: ignore[misc]
         raise AssertionError("nothing is to be reported")
 
 
-class _Deadline(tune.Stopper):  # type: ignore[misc]
-    """Ends Tune's run when the time is over, or where a GPU holds too many trials."""
+class _Deadline(_StaysHere, tune.Stopper):  # type: ignore[misc]
+    """Ends Tune's run when the time is over, a GPU holds too many trials, or all trials fail."""
 
-    def __init__(self, seconds: float | None, crowd: Crowd):
+    def __init__(self, seconds: float | None, crowd: Crowd, recorder: Recorder):
         self._crowd = crowd
+        self._recorder = recorder
         self._ends_at = None if seconds is None else time.monotonic() + seconds
 
     @property
@@ -404,4 +331,4 @@ class _Deadline(tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        return self.is_over or self._crowd.is_too_dense
+        return self.is_over or self._crowd.is_too_dense or self._recorder.is_hopeless

@@ -88,7 +88,8 @@ class Outcome(Settings):
     """Its name, placeholders filled in; null where it was refused before it had one."""
     state: State
     """How it ended: done, time over and space exhausted are in order; interrupted: by a signal;
-    broken: by an error, or without a complete trial; refused: what was asked for cannot be."""
+    broken: by an error, by trials that fail one after another, or without a complete trial;
+    refused: what was asked for cannot be."""
     exit_code: int
     """Of the command: 0, 1 broken, 2 refused, 4 not passed with --require-champion, 130 and 143
     interrupted."""
@@ -191,11 +192,9 @@ class Account:
     def _why(self, result: SearchResult | None) -> str | None:
         if self.error is not None:
             return without_secrets(self.error, self.config)[:ERROR_CHARACTERS]
-        if result is None or self.state is not None or _state_of(result) != "broken":
+        if result is None or self.state is not None or result.why_broken is None:
             return None
-        reasons = (trial.reason for trial in result.trials if trial.reason)
-        why = next(reasons, "none was trained")
-        return without_secrets(f"no trial is complete: {why}", self.config)[:ERROR_CHARACTERS]
+        return without_secrets(result.why_broken, self.config)[:ERROR_CHARACTERS]
 
 
 def without_secrets(text: str, config: SearchConfig | None) -> str:
@@ -231,11 +230,7 @@ def _secrets(config: SearchConfig | None) -> Iterable[str]:
 
 
 def _state_of(result: SearchResult | None) -> State:
-    if result is None:
-        return "broken"
-    # An interrupted search may have no complete trial yet.
-    is_broken = result.best_trial is None and result.ending != "interrupted"
-    return "broken" if is_broken else result.ending.value
+    return "broken" if result is None or result.why_broken else result.ending.value
 
 
 def _best(result: SearchResult) -> BestTrial | None:

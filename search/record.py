@@ -36,6 +36,8 @@ class Ending(StrEnum):
     TIME_OVER = "time over"
     EXHAUSTED = "space exhausted"
     INTERRUPTED = "interrupted"
+    BROKEN = "broken"
+    """Trials failed one after another."""
 
 
 @dataclass(frozen=True)

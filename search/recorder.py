@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from pipelines.scores import BaselineScore, Evaluation
 from search.kept_weights import KeptWeights
-from search.record import TrialRecord, baseline_to_plain
+from search.record import TrialRecord, TrialState, baseline_to_plain
 from search.study import Study
 
 
@@ -43,6 +43,7 @@ class Recorder:
         listeners: Sequence[Listener],
         max_step_seconds: float,
         max_retries: int,
+        max_failures_in_a_row: int,
     ):
         """Write to `study` and `kept`, and tell the listeners."""
         self._study = study
@@ -50,7 +51,14 @@ class Recorder:
         self._listeners = listeners
         self._max_step_seconds = max_step_seconds
         self._max_retries = max_retries
+        self._max_failures_in_a_row = max_failures_in_a_row
+        self._num_failures_in_a_row = 0
         self._heard_at: dict[int, float] = {}
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether so many trials have failed in a row that the others would."""
+        return self._num_failures_in_a_row >= self._max_failures_in_a_row
 
     def start(self, number: int) -> None:
         """Record that a trial runs."""
@@ -139,6 +147,8 @@ class Recorder:
 
     def _end(self, trial: TrialRecord) -> None:
         self._heard_at.pop(trial.number, None)
+        is_failure = trial.state is TrialState.FAILED
+        self._num_failures_in_a_row = self._num_failures_in_a_row + 1 if is_failure else 0
         self.clear_files()
         self._tell("on_end", trial)
 

@@ -17,11 +17,11 @@ from pipelines.verdict import Verdict
 from pipelines.weights import forecaster_from_bytes
 from search.conclusion import Named
 from search.config import SearchConfig
-from search.executor import refit_seeds
 from search.finalists import Finalist
 from search.judgement import TRAINED_UNTIL, Ensemble, as_contender, metric_of_row, timestamp_of
 from search.record import metric_of_errors
 from search.registry import CHAMPION, register, set_alias
+from search.side_workers import refit_seeds
 from search.slots import Slots
 
 CHALLENGER = "challenger"

@@ -10,7 +10,7 @@ from pipelines.scores import BaselineScore
 from search.config import SearchConfig, parse_config
 from search.kept_weights import KeptWeights
 from search.places import record_url, recorded_config
-from search.record import Ending, TrialRecord, baseline_from_plain, leaderboard
+from search.record import Ending, TrialRecord, TrialState, baseline_from_plain, leaderboard
 from search.space import TrialConfig
 from search.stored_studies import read_study
 
@@ -44,6 +44,19 @@ class SearchResult:
     def best_trial(self) -> TrialRecord | None:
         """The complete trial with the lowest value."""
         return next(iter(leaderboard(self.trials, 1)), None)
+
+    @property
+    def why_broken(self) -> str | None:
+        """What went wrong, where the search gave up or has no complete trial; else None."""
+        failed = [trial for trial in self.trials if trial.state is TrialState.FAILED]
+        if self.ending is Ending.BROKEN:
+            last = max(failed, key=lambda trial: trial.ended_at or 0.0)
+            return f"trials failed one after another, at last {last.name}: {last.reason}"
+        # An interrupted search may have no complete trial yet.
+        if self.best_trial is None and self.ending is not Ending.INTERRUPTED:
+            reasons = (trial.reason for trial in self.trials if trial.reason)
+            return f"no trial is complete: {next(reasons, 'none was trained')}"
+        return None
 
     @property
     def best_config(self) -> TrialConfig | None:

@@ -34,6 +34,8 @@ def print_summary(result: SearchResult, console: Console) -> None:
     to_beat = baselines_in_words(result.baselines, result.config.search.metric)
     say(console, f"to beat   {to_beat or 'unknown: no baseline was computed'}")
     say(console, f"study     {result.study} ({result.ending})")
+    if result.ending is Ending.BROKEN:
+        say(console, f"given up  {result.why_broken}")
     for line in left_out_in_words(result.left_out):
         say(console, f"          {line}")
     _print_view(result, console)

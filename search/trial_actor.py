@@ -1,4 +1,4 @@
-"""What runs in a worker process: trials, baselines and refits.
+"""What runs in a worker process of trials.
 
 Apart from `search/executor.py`, so that a worker imports nothing of the record and the view. What
 trains, and torch with it, loads in the worker alone: the driver takes seconds to load it.
@@ -7,7 +7,6 @@ trains, and torch with it, loads in the worker alone: the driver takes seconds t
 import json
 import os
 import socket
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,8 @@ import ray
 from ray import tune
 
 from pipelines.hardware import hardware_name
-from pipelines.scores import BaselineScore, TrainingDiverged
-from pipelines.splits import SearchData, TestData
-from pipelines.training_config import TrainingBudget
+from pipelines.scores import TrainingDiverged
+from pipelines.splits import SearchData
 from search.config import Metric
 from search.kept_weights import Files
 from search.slots import Slots
@@ -118,29 +116,3 @@ def _fetch(node_id: str, path: str) -> bytes:
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
 def _read(path: str) -> bytes:
     return Path(path).read_bytes()
-
-
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def score_baselines(job: TrialJob, budget: TrainingBudget, seed: int) -> list[BaselineScore]:
-    """Compute the forecasts to beat; those that come before a diverging one, if any does."""
-    from pipelines.baselines import baselines
-
-    scores: list[BaselineScore] = []
-    with suppress(TrainingDiverged):  # of the linear twin, the last of them
-        scores.extend(baselines(job.folds[-1], budget, seed))
-    return scores
-
-
-@ray.remote(max_retries=2)  # type: ignore[untyped-decorator]
-def refit_once(
-    data: TestData, config: str, seed: int, num_steps: int, device: str, num_threads: int
-) -> bytes:
-    """Train a configuration on all rows; return the weights as safetensors."""
-    import torch
-
-    from pipelines.refit import refit
-    from pipelines.weights import weights_to_bytes
-
-    torch.set_num_threads(num_threads)
-    chosen = TrialConfig.model_validate_json(config)
-    return weights_to_bytes(refit(chosen.model, chosen.training, data, seed, num_steps, device))

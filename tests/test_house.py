@@ -31,6 +31,7 @@ DOORS = {
         "search/executor.py",
         "search/tune_patches.py",
         "search/trial_actor.py",
+        "search/side_workers.py",
         "search/gpu_probe.py",
         "search/cluster.py",
         "search/submit.py",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
@@ -31,7 +32,7 @@ from search.bulk_store import BulkStore
 from search.cluster import connect, machines
 from search.config import Resources, SearchSettings
 from search.crowd import Crowd
-from search.executor import _Asker, _AwaitedBaselines, ray, run_trials
+from search.executor import _Asker, ray, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.record import Ending, TrialRecord, TrialState
@@ -215,23 +216,6 @@ def test_the_baselines_are_told_and_recorded(finished: SimpleNamespace) -> None:
 
 
 @pytest.mark.slow
-def test_baselines_that_do_not_come_are_not_waited_for_without_end(
-    local_ray: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("search.executor.BASELINES_SECONDS", 0.5)
-    missed: list[str] = []
-    recorder: Any = SimpleNamespace(miss_baselines=missed.append)
-
-    @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-    def hang() -> None:
-        time.sleep(3600)
-
-    awaited = _AwaitedBaselines(recorder, hang.remote)
-    awaited.end(is_patient=True)
-    assert missed == ["they did not come within 0.5 s"]
-
-
-@pytest.mark.slow
 def test_signal_handlers_temporary_folder_and_ray_are_left_as_they_were(
     finished: SimpleNamespace,
 ) -> None:
@@ -391,6 +375,30 @@ def test_only_complete_trials_leave_weights(troubled: SimpleNamespace) -> None:
     files = {path.name for path in (troubled.folder / "kept").iterdir()}
     complete = [t.number for t in troubled.trials if t.state is TrialState.COMPLETE]
     assert files == {f"{number:03d}.safetensors" for number in complete}
+
+
+@pytest.mark.slow
+def test_where_all_trials_fail_the_search_gives_up_and_goes_on_once_that_is_mended(
+    local_ray: None, make_data: MakeData, make_space: Callable[..., Space], tmp_path: Path
+) -> None:
+    data = watched(make_data(), tmp_path)
+    space = make_space(**NARROW | {"learning_rate": GOOD, "hidden_size": {"low": 4, "high": 20}})
+    study = open_study_of(tmp_path / "record.db", data, space, trials=7, pruner="none")
+    resources = Resources(max_concurrent=1, max_retries=0, max_failures_in_a_row=3)
+    slots = plan_slots(resources, "cpu", machines())
+
+    def search(listener: Any) -> tuple[Ending, list[TrialState]]:
+        kept = KeptWeights(tmp_path / "kept")
+        ending = run_trials(
+            study, job(data, slots), resources, BUDGET, kept, [listener], has_baselines=False
+        )
+        return ending, [t.state for t in study.trials() if t.state.counts]
+
+    complete, failed = TrialState.COMPLETE, TrialState.FAILED
+    before = [complete, complete, failed, failed, failed]
+    assert search(Arsonist(tmp_path)) == (Ending.BROKEN, before)
+    (tmp_path / "raise").unlink(missing_ok=True)
+    assert search(Diary(tmp_path)) == (Ending.DONE, [*before, complete, complete])
 
 
 @pytest.mark.slow
@@ -605,7 +613,7 @@ class WatchedData(SearchData):
         return len(self.targets)
 
     def meet_trouble(self) -> None:
-        if ray.get_runtime_context().get_actor_id() is None:
+        if not is_in_a_trial():
             if (self.folder / "no baselines").exists():
                 raise OSError("no baselines")
             return
@@ -625,6 +633,10 @@ class WatchedData(SearchData):
 def watched(data: SearchData, folder: Path, num_awaited: int = 0) -> WatchedData:
     same = {each.name: getattr(data, each.name) for each in fields(SearchData)}
     return WatchedData(**same, folder=folder, driver=os.getpid(), num_awaited=num_awaited)
+
+
+def is_in_a_trial() -> bool:
+    return "trial_actor" in {Path(frame.filename).stem for frame in traceback.extract_stack()}
 
 
 def takes(marker: Path) -> bool:
@@ -699,6 +711,14 @@ class Troublemaker(Diary):
         if not trial.retries and trial.number in (5, 6):
             is_killed = trial.number == 5
             os.kill(trial.ran_on["pid"], signal.SIGKILL if is_killed else signal.SIGSTOP)
+
+
+class Arsonist(Diary):
+    """Makes every trial raise from the third on."""
+
+    def on_start(self, trial: TrialRecord) -> None:
+        if trial.number > 1:
+            (self.folder / "raise").touch()
 
 
 class Roll:

@@ -131,6 +131,7 @@ def test_a_search_that_does_not_end_in_order_tells_so_too(
         (Ending.EXHAUSTED, None, 0, "space exhausted"),
         (Ending.INTERRUPTED, None, 130, "interrupted"),
         (Ending.DONE, 0, 1, "broken"),
+        (Ending.BROKEN, None, 1, "broken"),
     ],
 )
 def test_the_state_is_the_searchs_ending_and_broken_without_a_complete_trial(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.hosts import Host, Network
+from benchmarks.hosts import Host, Network, processes
 from benchmarks.invariants import check_count, check_weights, search_data
 from search.config import SearchConfig
 from search.places import config_of_study, record_url
@@ -201,6 +201,26 @@ def test_a_node_that_joins_takes_the_place_of_one_that_is_lost(hosts: Network, t
         two.end_ray(node)
         wait_until(lambda: "host3" in workers_of(hosts), search)
     check_that_it_completes(search, hosts)
+
+
+def test_refits_outlive_a_node_that_is_cut_off(hosts: Network) -> None:
+    one, two = hosts.add_host(), hosts.add_host()
+    one.start_ray()
+    two.start_ray(one)
+    settings = [f"RAY_AUTH_TOKEN_PATH={hosts.token}", f"PYTHONPATH={ROOT}"]
+    script = [sys.executable, Path(__file__).with_name("refit_on_hosts.py")]
+    command = [*settings, *map(str, script), f"{one.address}:6379"]
+    refits = subprocess.Popen(one.command("env", *command))
+    hosts.started.append(refits)
+    wait_until(lambda: any(map(is_refitting, processes(two.space))), refits)
+    two.cut_off()
+    assert refits.wait(PATIENCE_SECONDS) == 0
+
+
+def is_refitting(process: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"SideWorker.refit" in Path(f"/proc/{process}/cmdline").read_bytes()
+    return False
 
 
 def check_that_it_completes(search: "subprocess.Popen[bytes]", hosts: Network) -> None:

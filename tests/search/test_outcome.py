@@ -125,6 +125,17 @@ def test_without_a_complete_trial_a_search_that_was_not_interrupted_is_broken(
     assert told.error == (why if state == "broken" else None)
 
 
+def test_where_the_search_gave_up_the_trial_that_failed_last_is_told(account: Account) -> None:
+    assert account.result is not None
+    account.result = replace(account.result, ending=Ending.BROKEN)
+    told = account.outcome()
+    assert told.state == "broken"
+    assert told.best is not None
+    last = next(trial for trial in account.result.trials if trial.number == 3).name
+    why = f"trials failed one after another, at last {last}: OSError: the disk is full"
+    assert told.error == why
+
+
 @pytest.mark.parametrize(
     "text",
     [

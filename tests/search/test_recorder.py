@@ -40,7 +40,7 @@ def desk(open_small_study: Callable[..., Study], tmp_path: Path) -> SimpleNamesp
     study = open_small_study(num_kept_weights=1, pruner="median", num_startup_trials=50)
     told: list[Any] = []
     kept = KeptWeights(tmp_path / "kept")
-    recorder = Recorder(study, kept, [Listener(told)], 30.0, 1)
+    recorder = Recorder(study, kept, [Listener(told)], 30.0, 1, 5)
     return SimpleNamespace(study=study, kept=kept, recorder=recorder, told=told, folder=tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_retries_are_counted_over_the_resumes_of_a_study(
     number = begin(desk)
     desk.recorder.fail(number, DIED)
     study = open_small_study(num_kept_weights=1, pruner="median", num_startup_trials=50)
-    recorder = Recorder(study, desk.kept, [], 30.0, 1)
+    recorder = Recorder(study, desk.kept, [], 30.0, 1, 5)
     proposal = study.ask()
     assert proposal is not None
     recorder.start(proposal.number)
@@ -220,7 +220,7 @@ def test_weights_are_on_disk_before_their_evaluation_is_recorded_and_a_state_aft
 def test_a_trial_is_overdue_while_it_runs_longer_than_a_step_may_take(
     desk: SimpleNamespace, make_evaluation: MakeEvaluation
 ) -> None:
-    recorder = Recorder(desk.study, desk.kept, [], -1.0, 0)
+    recorder = Recorder(desk.study, desk.kept, [], -1.0, 0, 5)
     number = desk.study.ask().number
     assert recorder.overdue() == []
     recorder.start(number)
@@ -233,12 +233,38 @@ def test_a_trial_is_overdue_while_it_runs_longer_than_a_step_may_take(
 
 
 def test_a_process_that_died_after_the_longest_step_was_hung(desk: SimpleNamespace) -> None:
-    recorder = Recorder(desk.study, desk.kept, [], 0.0, 0)
+    recorder = Recorder(desk.study, desk.kept, [], 0.0, 0, 5)
     number = desk.study.ask().number
     recorder.start(number)
     recorder.fail(number, DIED)
     reason = "hung: its worker process was ended after resources.max_step_seconds=0 without"
     assert desk.study.trial(number).reason.startswith(reason)
+
+
+def test_all_is_hopeless_once_so_many_trials_in_a_row_have_failed(
+    desk: SimpleNamespace, make_evaluation: MakeEvaluation
+) -> None:
+    recorder = Recorder(desk.study, desk.kept, [], 30.0, 1, 2)
+
+    def trial(ends: Callable[[int], None]) -> bool:
+        number = desk.study.ask().number
+        recorder.start(number)
+        ends(number)
+        return recorder.is_hopeless
+
+    def breaks(number: int) -> None:
+        recorder.fail(number, RAISED)
+
+    def completes(number: int) -> None:
+        recorder.evaluate(number, result(make_evaluation(0.1)))
+        recorder.finish(number, pruned=None)
+
+    def diverges(number: int) -> None:
+        recorder.finish(number, pruned="diverged by step 50")
+
+    fails = [breaks, breaks]  # tried again once, it is the same trial
+    seen = [trial(ends) for ends in (*fails, completes, *fails, diverges, *fails, *fails)]
+    assert seen == [False] * 9 + [True]
 
 
 def test_a_trial_that_ended_before_cannot_fail(

@@ -110,12 +110,13 @@ def test_where_mlflow_is_behind_the_command_that_brings_it_up_to_date(
         (Ending.INTERRUPTED, "go on     python -m search.run --resume loads-1"),
         (Ending.TIME_OVER, "go on     python -m search.run --resume loads-1"),
         (Ending.EXHAUSTED, "go on     in a new --study with a wider space"),
+        (Ending.BROKEN, "go on     python -m search.run --resume loads-1"),
     ],
 )
 def test_it_ends_with_how_to_go_on(
     summary: Callable[..., str], ending: Ending, command: str
 ) -> None:
-    last = summary([complete(0, 0.1)], ending=ending).splitlines()[-1]
+    last = summary([complete(0, 0.1), failed(1)], ending=ending).splitlines()[-1]
     assert last.startswith(command)
     assert ("--add-trials" in last) == (ending is Ending.DONE)
 
@@ -155,6 +156,12 @@ def test_without_a_complete_trial_it_says_why_the_first_ones_failed(
     assert shown.startswith("no trial is complete yet\n")
     failures = [line for line in shown.splitlines() if "failed:" in line]
     assert failures == [f"  trial 00{n} 64 failed: OSError: [Errno 28] disk {n}" for n in range(3)]
+
+
+def test_a_search_that_gave_up_says_why(summary: Callable[..., str]) -> None:
+    shown = summary([complete(0, 0.1), failed(1)], ending=Ending.BROKEN).splitlines()
+    why = "trials failed one after another, at last 001 64: OSError: [Errno 28] disk 1"
+    assert shown[shown.index("study     loads-1 (broken)") + 1] == f"given up  {why}"
 
 
 @pytest.fixture
