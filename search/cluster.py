@@ -64,8 +64,9 @@ _MUST_BE_EQUAL = ("torch", "numpy", "pydantic", "safetensors")
 _connecting = threading.Lock()
 _refusals: dict[str | None, ConfigError] = {}
 """Why Ray could not be joined at an address, or started, beside the imports; until it is said."""
-_asked: dict[str, Any] = {}
-"""What the nodes of a joined cluster were asked beforehand, until `check_nodes` reads it."""
+_asked: dict[tuple[str, bool], Any] = {}
+"""What the nodes of a joined cluster were asked beforehand, by name and whether for GPUs too, until
+`check_nodes` reads it."""
 
 
 def connect_meanwhile(resources: Resources, is_verbose: bool) -> None:
@@ -141,7 +142,7 @@ def _join(address: str, resources: Resources, says: Mapping[str, Any]) -> None:
     }
     ray.init(address=address, runtime_env=environment, **says)
     for node in living_nodes():  # they answer beside the driver's imports
-        _asked[node["NodeID"]] = _ask(node, resources)
+        _asked[node["NodeID"], _may_use_gpus(resources)] = _ask(node, resources)
 
 
 def _start(resources: Resources, says: Mapping[str, Any]) -> None:
@@ -272,7 +273,7 @@ def check_nodes(slots: Slots, resources: Resources) -> None:
         return
     needs = slots.cpus_per_trial, slots.gpus_per_trial
     asked = {
-        _asked.pop(node["NodeID"], None)
+        _asked.pop((node["NodeID"], _may_use_gpus(resources)), None)
         or _ask(node, resources): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         for node in nodes
         if num_fitting(node["Resources"], *needs)
@@ -323,7 +324,11 @@ def _check_answer(answer: Any, node: str, device: str) -> None:
 
 def _ask(node: Mapping[str, Any], resources: Resources) -> Any:
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return _look_around.options(scheduling_strategy=there).remote(resources.device != "cpu")
+    return _look_around.options(scheduling_strategy=there).remote(_may_use_gpus(resources))
+
+
+def _may_use_gpus(resources: Resources) -> bool:
+    return resources.device != "cpu"
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]

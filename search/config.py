@@ -165,7 +165,8 @@ class Resources(Settings):
     max_retries: int = Field(default=2, ge=0)
     """Times that a trial whose worker died, hung or raised is tried again before it has failed."""
     max_failures_in_a_row: int = Field(default=5, ge=1)
-    """Trials that fail, and none ends otherwise in between, before the search gives up."""
+    """Trials that fail, and none ends otherwise in between, before the search gives up; a grid and
+    finalists never do."""
 
     @model_validator(mode="after")
     def _mps_is_for_gpus(self) -> Self:

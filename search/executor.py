@@ -6,6 +6,7 @@ evaluations, so no storage has to be shared, and Tune's own folder is temporary.
 """
 
 import re
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def run_trials(
 ) -> Ending:
     """Run trials until the study is full, the time is over, a signal arrives or all of them fail.
 
-    A failed trial is a recorded result; only a broken search raises. Trials that run at the end
+    A failed trial is a recorded result. Trials that run at the end
     wait again; those that run when it raises, from the middle of a write perhaps, do once the study
     is opened the next time.
 
@@ -60,13 +61,15 @@ def run_trials(
         time_budget_seconds: when to stop; None: never.
         has_baselines: whether the baselines are computed beside the trials.
     """
+    # What is planned is tried to its end: its large models, say, come one after another.
+    is_planned = study.settings.sampler == "grid"
     recorder = Recorder(
         study,
         kept,
         listeners,
         resources.max_step_seconds,
         resources.max_retries,
-        resources.max_failures_in_a_row,
+        sys.maxsize if is_planned else resources.max_failures_in_a_row,
     )
     crowd = Crowd(job.slots, resources)
     shared = ray.put(job)
@@ -74,7 +77,7 @@ def run_trials(
     awaited = AwaitedBaselines(
         recorder, (lambda worker: worker.score_baselines.remote(*given)) if has_baselines else None
     )
-    deadline = _Deadline(time_budget_seconds, crowd, recorder)
+    stopper = _Stopper(time_budget_seconds, crowd, recorder)
     asker = _Asker(study, kept, crowd)
     is_over = False
     while not is_over:
@@ -91,14 +94,14 @@ def run_trials(
             signal_handlers_kept(),
             workers_start_side_by_side(slots.count, lambda: asker.has_more),
         ):
-            tuner = _tuner(trainable, asker, reporter, watch, deadline, slots.count, scratch)
+            tuner = _tuner(trainable, asker, reporter, watch, stopper, slots.count, scratch)
             is_over = _fit(tuner, watch)
         if crowd.is_too_dense:
             recorder.requeue_running()
             study.note(GPU_SHARE, crowd.thin_out())
             is_over = False
     study.requeue_running()
-    ending = _ending(study, asker, deadline, recorder)
+    ending = _ending(study, asker, stopper, recorder)
     recorder.clear_files()
     awaited.end(is_patient=ending in (Ending.DONE, Ending.EXHAUSTED))
     return ending
@@ -123,7 +126,7 @@ def _tuner(
     asker: "_Asker",
     reporter: "_Reporter",
     watch: "_Watch",
-    deadline: "_Deadline",
+    stopper: "_Stopper",
     num_concurrent: int,
     scratch: str,
 ) -> tune.Tuner:
@@ -140,7 +143,7 @@ def _tuner(
             name="trials",
             storage_path=scratch,
             verbose=0,
-            stop=deadline,
+            stop=stopper,
             callbacks=[watch],
             progress_reporter=_Silence(),
             checkpoint_config=tune.CheckpointConfig(
@@ -151,14 +154,14 @@ def _tuner(
     )
 
 
-def _ending(study: Study, asker: "_Asker", deadline: "_Deadline", recorder: Recorder) -> Ending:
+def _ending(study: Study, asker: "_Asker", stopper: "_Stopper", recorder: Recorder) -> Ending:
     if study.is_full:
         return Ending.DONE
-    if asker.is_exhausted:
-        return Ending.EXHAUSTED
     if recorder.is_hopeless:
         return Ending.BROKEN
-    return Ending.TIME_OVER if deadline.is_over else Ending.INTERRUPTED
+    if asker.is_exhausted:
+        return Ending.EXHAUSTED
+    return Ending.TIME_OVER if stopper.is_over else Ending.INTERRUPTED
 
 
 class _StaysHere:
@@ -315,7 +318,7 @@ class _Silence(tune.ProgressReporter):  # type: ignore[misc]
         raise AssertionError("nothing is to be reported")
 
 
-class _Deadline(_StaysHere, tune.Stopper):  # type: ignore[misc]
+class _Stopper(_StaysHere, tune.Stopper):  # type: ignore[misc]
     """Ends Tune's run when the time is over, a GPU holds too many trials, or all trials fail."""
 
     def __init__(self, seconds: float | None, crowd: Crowd, recorder: Recorder):

@@ -15,7 +15,11 @@ from pipelines.splits import SearchData
 from search.config import ConfigError, SearchConfig, SearchSettings
 from search.names import FINALISTS
 from search.places import study_locked
-from search.record import Ending, PlannedRun, TrialRecord, TrialState
+from search.record import (
+    PlannedRun,
+    TrialRecord,
+    TrialState,
+)
 from search.search import search_study
 from search.slots import Slots
 from search.space import TrialConfig
@@ -122,7 +126,6 @@ def train_finalists(
     Raises:
         ConfigError: where the search has no complete trial.
         KeyboardInterrupt: where the runs were interrupted; they go on next time.
-        RuntimeError: where they failed one after another.
     """
     if not best:
         raise ConfigError(
@@ -145,8 +148,6 @@ def train_finalists(
         result = search_study(
             own, folds, slots, console, is_quiet, plan, has_baselines=False, held=held
         )
-    if result.ending is Ending.BROKEN:
-        raise RuntimeError(f"the finalists have no result: {result.why_broken}")
     wanted = {(run.config, run.seed, run.fold) for run in plan}
     ended = [t for t in result.trials if (t.config, t.seed, t.fold) in wanted and t.state.counts]
     if len(ended) < len(wanted):

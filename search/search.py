@@ -34,7 +34,7 @@ from search.places import (
 )
 from search.progress import Tally, make_progress
 from search.projection import StudyFacts
-from search.record import PlannedRun
+from search.record import Ending, PlannedRun
 from search.resolve import device_line, resolve, starts
 from search.result import SearchResult, recorded_baselines
 from search.screen import say
@@ -156,6 +156,7 @@ def search_study(
     total, max_steps = study.settings.trials, config.training.max_steps
     if config.resources.gpus_per_trial == "auto" and slots.gpus_per_trial:
         study.note(GPU_SHARE, gpu_share_note(slots))
+    study.note("state", str(Ending.INTERRUPTED))  # as it is if this process is killed
     job = TrialJob(
         folds,
         settings.metric,

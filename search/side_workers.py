@@ -13,6 +13,7 @@ import search.cluster  # noqa: F401 - says, before Ray is there, how quiet it is
 
 # isort: split
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.scores import BaselineScore, TrainingDiverged
 from pipelines.splits import TestData
@@ -74,7 +75,12 @@ class AwaitedBaselines:
     def begin(self) -> None:
         """Begin once; not before a trial has, which loading torch in one process more delays."""
         if self._compute is not None:
-            self._worker = SideWorker.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+            # Where the driver runs: whether it can, other nodes are asked only if they take trials.
+            here = NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=True
+            )
+            options = {"num_cpus": 0, "scheduling_strategy": here}
+            self._worker = SideWorker.options(**options).remote()  # type: ignore[attr-defined]
             self._future, self._compute = self._compute(self._worker), None
 
     def look(self) -> None:
@@ -133,9 +139,9 @@ def refit_seeds(
             ray.kill(worker)
 
     needs = {"num_cpus": slots.cpus_per_trial, "num_gpus": slots.gpus_per_trial}
-    for _ in seeds[: slots.count]:
-        go_on(SideWorker.options(**needs).remote())  # type: ignore[attr-defined]
     try:
+        for _ in seeds[: slots.count]:
+            go_on(SideWorker.options(**needs).remote())  # type: ignore[attr-defined]
         while running:
             ended, _ = ray.wait(list(running), timeout=max(0.0, ends_at - time.monotonic()))
             if not ended:

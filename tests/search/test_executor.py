@@ -35,7 +35,7 @@ from search.crowd import Crowd
 from search.executor import _Asker, ray, run_trials
 from search.kept_weights import KeptWeights
 from search.limits import Limits
-from search.record import Ending, TrialRecord, TrialState
+from search.record import Ending, PlannedRun, TrialRecord, TrialState
 from search.slots import Slots, plan_slots
 from search.space import Space, TrialConfig
 from search.stored_studies import read_study
@@ -399,6 +399,29 @@ def test_where_all_trials_fail_the_search_gives_up_and_goes_on_once_that_is_mend
     assert search(Arsonist(tmp_path)) == (Ending.BROKEN, before)
     (tmp_path / "raise").unlink(missing_ok=True)
     assert search(Diary(tmp_path)) == (Ending.DONE, [*before, complete, complete])
+
+
+@pytest.mark.slow
+def test_what_is_planned_is_tried_to_its_end_whatever_fails(
+    local_ray: None, make_data: MakeData, make_space: Callable[..., Space], tmp_path: Path
+) -> None:
+    data = watched(make_data(), tmp_path)
+    space = make_space(**NARROW | {"learning_rate": GOOD})
+    study = open_study_of(tmp_path / "record.db", data, space, sampler="grid", pruner="none")
+    study.plan(PlannedRun(small_config(size, GOOD), 1, 0) for size in (4, 5, 6, 7))
+    resources = Resources(max_concurrent=1, max_retries=0, max_failures_in_a_row=1)
+    ending = run_trials(
+        study,
+        job(data, plan_slots(resources, "cpu", machines())),
+        resources,
+        BUDGET,
+        KeptWeights(tmp_path / "kept"),
+        [Arsonist(tmp_path)],
+        has_baselines=False,
+    )
+    complete, failed = TrialState.COMPLETE, TrialState.FAILED
+    assert ending is Ending.DONE
+    assert [trial.state for trial in study.trials()] == [complete, complete, failed, failed]
 
 
 @pytest.mark.slow

@@ -29,8 +29,16 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def open_cluster() -> Iterator[str]:
-    """The address of a cluster that wants no token."""
+def user(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of somebody who has no token yet."""
+    tokens = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    environment = {name: value for name, value in os.environ.items() if name not in tokens}
+    return environment | {"HOME": str(tmp_path_factory.mktemp("user"))}
+
+
+@pytest.fixture(scope="module")
+def open_cluster(user: dict[str, str]) -> Iterator[str]:
+    """The address of a cluster that wants no token, since there was none when it began."""
     port = free_port()
     folder = tempfile.mkdtemp(prefix="ray-")  # a short path: those of sockets have 107 bytes
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
@@ -38,11 +46,8 @@ def open_cluster() -> Iterator[str]:
     command += [f"--ray-client-server-port={free_port()}", "--include-dashboard=false"]
     command += [f"--dashboard-agent-listen-port={free_port()}"]
     command += ["--min-worker-port=0", "--max-worker-port=0"]  # any that are free
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     silent = subprocess.DEVNULL
-    head = subprocess.Popen(
-        command, env=environment, stdout=silent, stderr=silent, start_new_session=True
-    )
+    head = subprocess.Popen(command, env=user, stdout=silent, stderr=silent, start_new_session=True)
     try:
         wait_for(port, head)
         yield f"127.0.0.1:{port}"
@@ -69,16 +74,13 @@ def wait_for(port: int, head: "subprocess.Popen[bytes]") -> None:
 
 @pytest.mark.parametrize("mode", [None, "disabled"], ids=["with its token", "without"])
 def test_a_cluster_without_a_token_is_joined_without_one(
-    open_cluster: str, tmp_path: Path, mode: str | None
+    open_cluster: str, user: dict[str, str], tmp_path: Path, mode: str | None
 ) -> None:
-    token = tmp_path / ".ray" / "auth_token"  # as a search on this machine alone makes it
-    token.parent.mkdir()
+    token = Path(user["HOME"], ".ray", "auth_token")  # as a search on this machine alone makes it
+    token.parent.mkdir(exist_ok=True)
     token.write_text("0" * 64)
     token.chmod(0o600)
-    environment = {**os.environ, "HOME": str(tmp_path)}
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        environment.pop(name, None)
-    environment |= {"RAY_AUTH_MODE": mode} if mode else {}
+    environment = user | ({"RAY_AUTH_MODE": mode} if mode else {})
     command = [sys.executable, "-m", "search.run", f"--address={open_cluster}", *TINY]
     answer = subprocess.run(
         [*command, f"--home={tmp_path / 'home'}"],

@@ -127,12 +127,14 @@ def test_without_a_complete_trial_a_search_that_was_not_interrupted_is_broken(
 
 def test_where_the_search_gave_up_the_trial_that_failed_last_is_told(account: Account) -> None:
     assert account.result is not None
-    account.result = replace(account.result, ending=Ending.BROKEN)
+    last = next(trial for trial in account.result.trials if trial.number == 3)
+    before = replace(last, number=9, reason="another", ended_at=last.ended_at - 1)
+    trials = (*account.result.trials, before)
+    account.result = replace(account.result, ending=Ending.BROKEN, trials=trials)
     told = account.outcome()
     assert told.state == "broken"
     assert told.best is not None
-    last = next(trial for trial in account.result.trials if trial.number == 3).name
-    why = f"trials failed one after another, at last {last}: OSError: the disk is full"
+    why = f"trials failed one after another, at last {last.name}: OSError: the disk is full"
     assert told.error == why
 
 

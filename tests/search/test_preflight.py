@@ -72,7 +72,7 @@ def test_what_was_asked_beforehand_is_read_once(
 ) -> None:
     (node,) = ray.nodes()
     another = ray.put(cluster._surroundings() | {"torch": "1.0", "CUDA": "no"})
-    monkeypatch.setattr(cluster, "_asked", {node["NodeID"]: another})
+    monkeypatch.setattr(cluster, "_asked", {(node["NodeID"], True): another})
     with pytest.raises(ConfigError, match=r"torch is 1\.0 there"):
         check_nodes(CPU, JOINED)
     check_nodes(CPU, JOINED)

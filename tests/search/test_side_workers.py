@@ -119,10 +119,14 @@ def test_baselines_that_do_not_come_are_not_waited_for_without_end(
     missed: list[str] = []
     recorder: Any = SimpleNamespace(miss_baselines=missed.append)
 
-    @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-    def hang() -> None:
-        time.sleep(3600)
+    workers: list[Any] = []
 
-    awaited = AwaitedBaselines(recorder, lambda _: hang.remote())
+    def hang(worker: Any) -> Any:
+        workers.append(worker)
+        return worker.__ray_call__.remote(lambda _: time.sleep(3600))
+
+    awaited = AwaitedBaselines(recorder, hang)
     awaited.end(is_patient=True)
     assert missed == ["they did not come within 0.5 s"]
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(workers[0].__ray_call__.remote(lambda _: None), timeout=60)

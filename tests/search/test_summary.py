@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,8 @@ def test_without_a_complete_trial_it_says_why_the_first_ones_failed(
 
 
 def test_a_search_that_gave_up_says_why(summary: Callable[..., str]) -> None:
-    shown = summary([complete(0, 0.1), failed(1)], ending=Ending.BROKEN).splitlines()
+    trials = [complete(0, 0.1), replace(failed(1), ended_at=9.0), replace(failed(2), ended_at=8.0)]
+    shown = summary(trials, ending=Ending.BROKEN).splitlines()
     why = "trials failed one after another, at last 001 64: OSError: [Errno 28] disk 1"
     assert shown[shown.index("study     loads-1 (broken)") + 1] == f"given up  {why}"
 
