@@ -33,6 +33,15 @@ def may_have_gpu() -> bool:
     return has_nvidia_driver() or any(device.exists() for device in GPU_DEVICES)
 
 
+def torch_finds_gpu() -> bool:
+    """Return whether torch finds a GPU; it is loaded only where there may be one."""
+    if not may_have_gpu():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def hardware_name(device: str) -> str:
     """Return the make of the GPU or the CPU that a trial runs on here."""
     if device == "cuda":

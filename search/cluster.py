@@ -40,7 +40,7 @@ from ray._private.authentication.authentication_utils import is_token_auth_enabl
 from ray._private.node import Node  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from pipelines.hardware import has_nvidia_driver, may_have_gpu  # noqa: E402
+from pipelines.hardware import has_nvidia_driver, torch_finds_gpu  # noqa: E402
 from search.config import ConfigError, Resources  # noqa: E402
 from search.environment import variables_set  # noqa: E402
 from search.mps import mps_environment  # noqa: E402
@@ -64,9 +64,8 @@ _MUST_BE_EQUAL = ("torch", "numpy", "pydantic", "safetensors")
 _connecting = threading.Lock()
 _refusals: dict[str | None, ConfigError] = {}
 """Why Ray could not be joined at an address, or started, beside the imports; until it is said."""
-_asked: dict[tuple[str, bool], Any] = {}
-"""What the nodes of a joined cluster were asked beforehand, by name and whether for GPUs too, until
-`check_nodes` reads it."""
+_asked: dict[str, Any] = {}
+"""What the nodes of a joined cluster were asked beforehand, until `check_nodes` reads it."""
 
 
 def connect_meanwhile(resources: Resources, is_verbose: bool) -> None:
@@ -142,7 +141,7 @@ def _join(address: str, resources: Resources, says: Mapping[str, Any]) -> None:
     }
     ray.init(address=address, runtime_env=environment, **says)
     for node in living_nodes():  # they answer beside the driver's imports
-        _asked[node["NodeID"], _may_use_gpus(resources)] = _ask(node, resources)
+        _asked[node["NodeID"]] = _ask(node)
 
 
 def _start(resources: Resources, says: Mapping[str, Any]) -> None:
@@ -273,8 +272,8 @@ def check_nodes(slots: Slots, resources: Resources) -> None:
         return
     needs = slots.cpus_per_trial, slots.gpus_per_trial
     asked = {
-        _asked.pop((node["NodeID"], _may_use_gpus(resources)), None)
-        or _ask(node, resources): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        _asked.pop(node["NodeID"], None)
+        or _ask(node): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         for node in nodes
         if num_fitting(node["Resources"], *needs)
     }
@@ -322,26 +321,16 @@ def _check_answer(answer: Any, node: str, device: str) -> None:
         )
 
 
-def _ask(node: Mapping[str, Any], resources: Resources) -> Any:
+def _ask(node: Mapping[str, Any]) -> Any:
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return _look_around.options(scheduling_strategy=there).remote(_may_use_gpus(resources))
-
-
-def _may_use_gpus(resources: Resources) -> bool:
-    return resources.device != "cpu"
+    return _look_around.options(scheduling_strategy=there).remote()
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
-def _look_around(looks_for_gpus: bool) -> dict[str, str]:
-    # Else without torch: the first trials would wait while it loads, for nothing.
-    has_cuda = looks_for_gpus and may_have_gpu() and _torch_finds_cuda()
-    return _surroundings() | {"CUDA": "yes" if has_cuda else "no", "token": _asks_for_token()}
-
-
-def _torch_finds_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+def _look_around() -> dict[str, str]:
+    # Without a GPU also without torch: the first trials would wait while it loads.
+    found = "yes" if torch_finds_gpu() else "no"
+    return _surroundings() | {"CUDA": found, "token": _asks_for_token()}
 
 
 def _asks_for_token() -> str:

@@ -47,9 +47,8 @@ def run_trials(
 ) -> Ending:
     """Run trials until the study is full, the time is over, a signal arrives or all of them fail.
 
-    A failed trial is a recorded result. Trials that run at the end
-    wait again; those that run when it raises, from the middle of a write perhaps, do once the study
-    is opened the next time.
+    A failed trial is a recorded result. Trials that run at the end wait again; those that run when
+    it raises, from the middle of a write perhaps, do once the study is opened the next time.
 
     Args:
         study: the record, open for writing.

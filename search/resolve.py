@@ -7,7 +7,12 @@ from datetime import date
 from importlib.metadata import version
 from random import SystemRandom
 
-from pipelines.hardware import hardware_name, has_nvidia_driver, may_have_gpu, resolve_precision
+from pipelines.hardware import (
+    hardware_name,
+    has_nvidia_driver,
+    resolve_precision,
+    torch_finds_gpu,
+)
 from pipelines.series import load
 from pipelines.splits import SearchData, split
 from search.config import ConfigError, SearchConfig
@@ -105,19 +110,13 @@ def resolve_device(device: str) -> str:
     Raises:
         ConfigError: where CUDA is asked for and torch has none.
     """
-    has_cuda = device != "cpu" and may_have_gpu() and _torch_has_cuda()
+    has_cuda = device != "cpu" and torch_finds_gpu()
     if device == "cuda" and not has_cuda:
         raise ConfigError(
             f"--device cuda needs a CUDA GPU and a CUDA build of torch: got torch "
             f"{version('torch')} without one; see docs/install.md, or use --device cpu"
         )
     return "cuda" if has_cuda else "cpu"
-
-
-def _torch_has_cuda() -> bool:
-    import torch  # takes seconds, and the driver of a search on CPUs has no other use for it
-
-    return torch.cuda.is_available()
 
 
 def device_line(slots: Slots) -> str:

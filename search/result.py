@@ -48,8 +48,8 @@ class SearchResult:
     @property
     def why_broken(self) -> str | None:
         """What went wrong, where the search gave up or has no complete trial; else None."""
-        failed = [trial for trial in self.trials if trial.state is TrialState.FAILED]
         if self.ending is Ending.BROKEN:
+            failed = [trial for trial in self.trials if trial.state is TrialState.FAILED]
             last = max(failed, key=lambda trial: trial.ended_at or 0.0)
             return f"trials failed one after another, at last {last.name}: {last.reason}"
         # An interrupted search may have no complete trial yet.

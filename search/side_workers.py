@@ -73,9 +73,11 @@ class AwaitedBaselines:
         self._future: Any = None
 
     def begin(self) -> None:
-        """Begin once; not before a trial has, which loading torch in one process more delays."""
+        """Begin once; not before trials have, which torch loading in one more process would delay.
+
+        On the driver's machine: only nodes that take trials were asked whether they can.
+        """
         if self._compute is not None:
-            # Where the driver runs: whether it can, other nodes are asked only if they take trials.
             here = NodeAffinitySchedulingStrategy(
                 ray.get_runtime_context().get_node_id(), soft=True
             )

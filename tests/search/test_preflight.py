@@ -33,7 +33,7 @@ def test_a_node_that_stays_silent_is_named(
     local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-    def sleep(looks_for_gpus: bool) -> None:
+    def sleep() -> None:
         time.sleep(30)
 
     monkeypatch.setattr(cluster, "_look_around", sleep)
@@ -47,7 +47,7 @@ def test_a_node_whose_torch_finds_no_cuda_is_named(
     local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-    def without_cuda(looks_for_gpus: bool) -> dict[str, str]:
+    def without_cuda() -> dict[str, str]:
         return cluster._surroundings() | {"CUDA": "no", "token": cluster._asks_for_token()}
 
     monkeypatch.setattr(cluster, "_look_around", without_cuda)
@@ -59,7 +59,7 @@ def test_a_node_that_cannot_import_the_project_is_named(
     local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
-    def without_project(looks_for_gpus: bool) -> None:
+    def without_project() -> None:
         raise ModuleNotFoundError("No module named 'pydantic'")
 
     monkeypatch.setattr(cluster, "_look_around", without_project)
@@ -72,7 +72,7 @@ def test_what_was_asked_beforehand_is_read_once(
 ) -> None:
     (node,) = ray.nodes()
     another = ray.put(cluster._surroundings() | {"torch": "1.0", "CUDA": "no"})
-    monkeypatch.setattr(cluster, "_asked", {(node["NodeID"], True): another})
+    monkeypatch.setattr(cluster, "_asked", {node["NodeID"]: another})
     with pytest.raises(ConfigError, match=r"torch is 1\.0 there"):
         check_nodes(CPU, JOINED)
     check_nodes(CPU, JOINED)

@@ -41,6 +41,6 @@ def test_a_search_says_how_many_validation_windows_it_takes(
 def test_torch_is_asked_for_a_gpu_where_there_may_be_one(
     monkeypatch: pytest.MonkeyPatch, asked: str, may: bool, finds_gpu: bool, expected: str
 ) -> None:
-    monkeypatch.setattr("search.resolve.may_have_gpu", lambda: may)
+    monkeypatch.setattr("pipelines.hardware.may_have_gpu", lambda: may)
     monkeypatch.setattr("torch.cuda.is_available", lambda: finds_gpu)
     assert resolve_device(asked) == expected
