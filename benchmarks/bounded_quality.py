@@ -3,7 +3,7 @@
     python -m benchmarks.bounded_quality --trials 800 --workers 64 --seeds 5 --bounds 175,75
 
 Each seed is searched in virtual time (`scale.py`) by TPE over the whole study, over each bounded
-part of it (how many of the latest trials and how many of those that run, `search/sampling.py`),
+part of it (how many of the latest trials and how many of those that run, `search/bounded_tpe.py`),
 and at random. Compared is the expected error of the configuration that each search chooses,
 without luck.
 """
@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.recorded_curves import Curves
 from benchmarks.scale import Simulation, chosen_config, opened
-from search import sampling
+from search import bounded_tpe
 from search.kept_weights import KeptWeights
 
 WHOLE = f"{10**9},{10**9}"
@@ -31,7 +31,7 @@ def error_found(way: str, seed: int, num_trials: int, num_workers: int, curves: 
     num_latest, num_running = map(int, bound.split(","))
     with (
         tempfile.TemporaryDirectory(prefix="lstm-search-quality-") as folder,
-        mock.patch.multiple(sampling, NUM_LATEST=num_latest, NUM_RUNNING=num_running),
+        mock.patch.multiple(bounded_tpe, NUM_LATEST=num_latest, NUM_RUNNING=num_running),
     ):
         study = opened(Path(folder), num_trials, curves, seed, sampler).study
         kept = KeptWeights(Path(folder) / "weights")
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=600)
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=5)
-    bounded = f"{sampling.NUM_LATEST},{sampling.NUM_RUNNING}"
+    bounded = f"{bounded_tpe.NUM_LATEST},{bounded_tpe.NUM_RUNNING}"
     parser.add_argument("--bounds", nargs="+", default=[bounded], metavar="LATEST,RUNNING")
     given = parser.parse_args()
     console, curves = Console(), Curves.read()

@@ -23,7 +23,8 @@ from search import executor  # says, before Ray is there, how quiet it is to be
 # isort: split
 from benchmarks.floor import second_half
 from benchmarks.idle_actor import SECONDS, STEPS, IdleActor
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.search import run_search
 
 

@@ -21,7 +21,8 @@ from rich.table import Table
 
 from benchmarks.bare_loop import runs_of, time_bare_loop
 from benchmarks.driver import Driver
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.places import record_url, recorded_config
 from search.record import TrialRecord
 from search.stored_studies import read_study

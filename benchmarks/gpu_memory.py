@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipelines.series import load
 from pipelines.splits import split
-from search.config import parse_config
+from search.config_file import parse_config
 from search.gpu_probe import calmed
 from search.gpu_share import drawn_configs, peak_bytes
 from search.limits import Limits

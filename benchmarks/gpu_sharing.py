@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.gpu_busy import GpuBusy
 from pipelines.series import load
 from pipelines.splits import split
-from search.config import parse_config
+from search.config_file import parse_config
 from search.gpu_probe import Course, Memory, Prober, evaluations_per_second
 from search.gpu_share import drawn_configs, middling
 from search.limits import Limits

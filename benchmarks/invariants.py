@@ -22,7 +22,8 @@ from pipelines.series import load
 from pipelines.splits import SearchData, split
 from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import build_windows, evenly_spaced
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.facts import identity_of
 from search.kept_weights import KeptWeights
 from search.limits import Limits

@@ -21,7 +21,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.record import Proposal
 from search.search import run_search
 from search.study import Study

@@ -18,7 +18,7 @@ import pandas as pd
 from benchmarks.faulty_proxy import FaultyProxy, Mode
 from benchmarks.mlflow_server import mlflow_server
 from search import SearchConfig, run_search
-from search.config import parse_config
+from search.config_file import parse_config
 from search.record import Ending
 
 MODES: tuple[Mode, ...] = ("pass", "refuse", "hang")

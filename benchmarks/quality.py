@@ -29,7 +29,8 @@ from benchmarks.floor import NUM_SLOTS, recorded
 from benchmarks.peers.compare import task_of
 from benchmarks.peers.task import PEERS
 from benchmarks.peers.timed import peer_evaluations
-from search.config import Metric, parse_config
+from search.config import Metric
+from search.config_file import parse_config
 from search.record import TrialRecord, metric_value
 
 Course = Sequence[tuple[float, float]]

@@ -32,7 +32,8 @@ from benchmarks.stand_ins import WEIGHTS, make_evaluation
 from pipelines.scores import Evaluation
 from pipelines.series import load
 from pipelines.splits import SearchData, split
-from search.config import Sampler, SearchConfig, parse_config
+from search.config import Sampler, SearchConfig
+from search.config_file import parse_config
 from search.facts import facts_of, identity_of
 from search.kept_weights import Files, KeptWeights
 from search.limits import Limits

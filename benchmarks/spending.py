@@ -36,12 +36,14 @@ from pipelines.scores import TrainingDiverged
 from pipelines.series import load
 from pipelines.splits import split
 from search.cluster import WORKER_ENVIRONMENT
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.facts import identity_of
 from search.limits import Limits
 from search.record import Proposal, metric_value
 from search.resolve import CPU_TERAFLOPS_PER_TRIAL, resolve
-from search.study import open_study, pruner_of
+from search.samplers import pruner_of
+from search.study import open_study
 from search.trial import TrialStep, run_trial
 
 EVERY_STEPS = 10

@@ -70,7 +70,7 @@ def finalize(
     given = {path: value for path, value in flags.items() if value is not None}
     with run_command.usage_errors_shown():
         from search import commands
-        from search.config import merge, parse_config
+        from search.config_file import merge, parse_config
         from search.places import config_of_study
 
         recorded = config_of_study(study, home, storage).model_dump(mode="json")
@@ -126,7 +126,7 @@ def forecast(
     """Forecast what follows the last row of a table with a model that a search left."""
     with run_command.usage_errors_shown():
         from search import model_commands
-        from search.config import merge, parse_config
+        from search.config_file import merge, parse_config
 
         flags = {"data.path": data, "home": home, "tracking.uri": tracking_uri}
         config = parse_config(merge({}, overrides or [], flags))

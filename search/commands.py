@@ -18,15 +18,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pipelines.printable import printable
-from search.config import (
-    ConfigError,
-    SearchConfig,
-    commented_yaml,
-    merge,
-    parse_config,
-    read_yaml,
-    to_yaml,
-)
+from search.config import ConfigError, SearchConfig
+from search.config_file import commented_yaml, merge, parse_config, read_yaml, to_yaml
 from search.names import is_template
 from search.outcome import (
     EXIT_BROKEN,

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from search.config import ConfigError, SearchConfig, parse_config, to_yaml
+from search.config import ConfigError, SearchConfig
+from search.config_file import parse_config, to_yaml
 from search.kept_weights import KeptWeights
 from search.places import record_url, weights_folder
 from search.projection import trial_params

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.splits import SearchData
-from search.config import SearchConfig, to_yaml
+from search.config import SearchConfig
+from search.config_file import to_yaml
 from search.projection import StudyFacts
 
 

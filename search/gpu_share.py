@@ -15,10 +15,11 @@ from pipelines.splits import SearchData
 from pipelines.training_config import TrainingBudget
 from search.cluster import machines
 from search.config import Resources, SearchConfig
+from search.dimensions import Choice, Dimension, Float, Value
 from search.limits import Limits
 from search.places import record_url
 from search.slots import MOST_ON_ONE_GPU, Slots, num_fitting, plan_slots
-from search.space import Choice, Dimension, Float, Space, TrialConfig, Value
+from search.space import Space, TrialConfig
 from search.stored_studies import UnknownStudyError, read_notes
 from search.study import GPU_SHARE
 from search.trial_actor import TrialJob

@@ -12,9 +12,10 @@ import numpy as np
 
 from pipelines.splits import SearchData
 from search.config import ConfigError, SearchConfig, SearchSettings
+from search.dimensions import Choice, Dimension, Float, Int, Point, Value
 from search.limits import Limits
 from search.record import PlannedRun
-from search.space import Choice, Dimension, Float, Int, Point, Space, TrialConfig, Value
+from search.space import Space, TrialConfig
 
 MAX_RUNS = 10_000
 """Most runs of a grid: more than anybody waits for."""

@@ -5,7 +5,7 @@ import warnings
 import optuna
 from optuna.trial import TrialState
 
-from search.sampling import rank_of_trial
+from search.bounded_tpe import rank_of_trial
 from search.stored_studies import load_read_only, reading_explained
 
 MIN_TRIALS_FOR_IMPORTANCE = 20

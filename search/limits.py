@@ -9,7 +9,8 @@ from models.config import WindowShape
 from pipelines.splits import SearchData
 from pipelines.training_config import TrainingBudget
 from search.config import ConfigError
-from search.space import Choice, Dimension, Int, Point, Space, TrialConfig, Value, widths_text
+from search.dimensions import Choice, Dimension, Int, Point, Value
+from search.space import Space, TrialConfig, widths_text
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,9 @@ class Limits:
 
     def training_teraflops(self, config: TrialConfig) -> float:
         """Floating-point operations of a whole trial's training, in 10¹²; see `num_flops`."""
-        windows = config.training.batch_size * config.training.max_steps
-        return (
-            3 * config.model.num_flops(self._shape(config)) * windows / 1e12
-        )  # backward costs twice forward
+        num_windows = config.training.batch_size * config.training.max_steps
+        forward = config.model.num_flops(self._shape(config)) * num_windows
+        return 3 * forward / 1e12  # backward costs twice forward
 
     def why_refused(self, config: TrialConfig) -> str | None:
         """Return the reason against a configuration, or None."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import sqlalchemy
 
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.database import HeldStudy
 from search.lock import locked
 from search.names import FINALISTS, check_study_name

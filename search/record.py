@@ -10,7 +10,8 @@ import numpy as np
 
 from pipelines.scores import BaselineScore, Errors, Evaluation
 from search.config import Metric
-from search.space import TrialConfig, Value
+from search.dimensions import Value
+from search.space import TrialConfig
 
 
 class TrialState(StrEnum):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.config import ConfigError, SearchConfig, parse_config
+from search.config import ConfigError, SearchConfig
+from search.config_file import parse_config
 from search.leftovers import unused_leftovers
 from search.lock import StudyLockedError, holder, is_locked
 from search.names import FINALISTS

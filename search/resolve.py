@@ -16,11 +16,13 @@ from pipelines.hardware import (
 from pipelines.series import load
 from pipelines.splits import SearchData, split
 from search.config import ConfigError, SearchConfig
+from search.derived_space import derive
 from search.grid import plan_grid
 from search.limits import Limits, check_space
 from search.names import filled_in
 from search.slots import Slots
-from search.space import THREE_ANSWERS, TrialConfig, derive, start_config
+from search.space import TrialConfig
+from search.starts import THREE_ANSWERS, start_config
 
 CPU_TERAFLOPS_PER_TRIAL = 0.5
 """About ten seconds of one core."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pipelines.scores import BaselineScore
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.kept_weights import KeptWeights
 from search.places import record_url, recorded_config
 from search.record import Ending, TrialRecord, TrialState, baseline_from_plain, leaderboard

@@ -147,22 +147,14 @@ def search_study(
     study, skipped_starts = _open(config, folds[-1], plan, held, console)
     for skipped in skipped_starts:
         say(console, f"  start left out: {skipped}")
+    _note_beginning(study, config, slots)
     kept = KeptWeights(config.studies_folder / study.name)
-    sessions = study.attributes.get("ray_sessions", [])
-    study.note("ray_sessions", list(dict.fromkeys([*sessions, session_folder()])))
     facts = StudyFacts(**study.attributes["facts"])
-    settings = config.search
     known = recorded_baselines(study.attributes)
+    resources, settings = config.resources, config.search
     total, max_steps = study.settings.trials, config.training.max_steps
-    if config.resources.gpus_per_trial == "auto" and slots.gpus_per_trial:
-        study.note(GPU_SHARE, gpu_share_note(slots))
-    study.note("state", str(Ending.INTERRUPTED))  # as it is if this process is killed
     job = TrialJob(
-        folds,
-        settings.metric,
-        slots,
-        config.resources.save_every_seconds,
-        config.resources.cuda_graph,
+        folds, settings.metric, slots, resources.save_every_seconds, resources.cuda_graph
     )
     with BackgroundView(
         tracking_uri(config),
@@ -177,7 +169,7 @@ def search_study(
             ending = run_trials(
                 study,
                 job,
-                config.resources,
+                resources,
                 config.training,
                 kept,
                 [progress, view],
@@ -190,6 +182,14 @@ def search_study(
     url = experiment_id and trials_page(config, experiment_id)
     study.note("mlflow_url", url)
     return SearchResult(config, ending, trials, recorded_baselines(study.attributes), url)
+
+
+def _note_beginning(study: Study, config: SearchConfig, slots: Slots) -> None:
+    sessions = study.attributes.get("ray_sessions", [])
+    study.note("ray_sessions", list(dict.fromkeys([*sessions, session_folder()])))
+    if config.resources.gpus_per_trial == "auto" and slots.gpus_per_trial:
+        study.note(GPU_SHARE, gpu_share_note(slots))
+    study.note("state", str(Ending.INTERRUPTED))  # as it is if this process is killed
 
 
 def _check_view(config: SearchConfig, console: Console) -> None:

@@ -13,8 +13,8 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -24,12 +24,12 @@ from pipelines.scores import Evaluation
 from pipelines.training_config import TrainingBudget
 from search.config import SearchSettings
 from search.database import HeldStudy
+from search.dimensions import Point, Suggest
 from search.frozen_trials import (
     EVALUATION_PREFIX,
     FINAL_EVALUATION,
     evaluations_in,
     final_evaluation_in,
-    num_rejected_last,
     state_of,
     trial_record,
 )
@@ -42,23 +42,15 @@ from search.record import (
     TrialRecord,
     TrialState,
     metric_value,
-    proposal_seed,
     trial_seed,
 )
-from search.sampling import BoundedTPESampler
-from search.space import Choice, Dimension, Float, Int, Point, Space, TrialConfig, Value
+from search.samplers import pruner_of, sampler_for, suggest_from
+from search.space import Space, TrialConfig
 from search.stored_studies import open_storage, patient_storage
 
-RANDOM_AFTER_REJECTIONS = 20
 EXHAUSTED_AFTER_REJECTIONS = 200
 
 GPU_SHARE = "gpu_share"
-
-_LEARNT_FROM = {
-    "tpe": (OptunaState.COMPLETE, OptunaState.PRUNED),
-    "gp": (OptunaState.COMPLETE,),
-}
-"""The trials of which a sampler learns, by its own rule."""
 
 
 class SpaceExhaustedError(RuntimeError):
@@ -199,7 +191,7 @@ class Study:
 
     def _propose(self, trial: optuna.Trial) -> tuple[Proposal | None, str]:
         try:
-            config = self._space.config_at(self._space.draw(_suggest_from(trial)), self._budget)
+            config = self._space.config_at(self._space.draw(suggest_from(trial)), self._budget)
         except ValueError as error:
             return None, str(error)
         planned = trial.user_attrs.get("planned")
@@ -223,47 +215,16 @@ class Study:
         return self._limits.training_teraflops(config)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
-        # A sampler's own random state is not in the record: seeding one for each proposal makes
-        # a resumed study propose what an uninterrupted one would.
         frozen_trials = self._record.get_trials(deepcopy=False)
         # Optuna's `ask` hands out the first trial that waits, else a new one.
         waiting = self._record.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
         number = waiting[0].number if waiting else len(frozen_trials)
-        seed = proposal_seed(self._settings.seed, number)
-        num_startup = self._settings.num_startup_trials
-        is_stuck = num_rejected_last(frozen_trials[:number]) >= RANDOM_AFTER_REJECTIONS
-        if is_stuck or self._settings.sampler in ("random", "grid"):
-            return optuna.samplers.RandomSampler(seed)
-        learns_from = _LEARNT_FROM[self._settings.sampler]
-        if sum(trial.state in learns_from for trial in frozen_trials) < num_startup:
-            return self._cheapest_random(seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            if self._settings.sampler == "gp":
-                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=num_startup)
-            return BoundedTPESampler(
-                seed=seed,
-                n_startup_trials=num_startup,
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-            )
+        return sampler_for(number, self._settings, frozen_trials, self._cost_of)
 
-    def _cheapest_random(self, seed: int) -> optuna.samplers.RandomSampler:
-        """The sampler that draws at random what costs least, of this seed's draw and some others.
-
-        What trials cost varies by a hundred, and says little of how good they will be
-        (docs/performance.md).
-        """
-        num_more = (self._settings.startup_draws or 1) - 1
-        seeds = [seed, *(proposal_seed(seed, place) for place in range(num_more))]
-        return optuna.samplers.RandomSampler(min(seeds, key=self._cost_of_draw))
-
-    def _cost_of_draw(self, seed: int) -> float:
-        """What the training of a random draw takes; infinite where it would be rejected."""
-        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed)).ask()
+    def _cost_of(self, suggest: Suggest) -> float:
+        """What training a draw takes; infinite where it would be rejected."""
         try:
-            config = self._space.config_at(self._space.draw(_suggest_from(trial)), self._budget)
+            config = self._space.config_at(self._space.draw(suggest), self._budget)
         except ValueError:
             return math.inf
         is_rejected = self._why_rejected(config) is not None
@@ -485,50 +446,12 @@ def open_study(
     return Study(record, storage, space, budget, settings, limits)
 
 
-def pruner_of(settings: SearchSettings, budget: TrainingBudget) -> optuna.pruners.BasePruner:
-    """Who decides which trials stop early."""
-    factor = settings.reduction_factor
-    first_rung = settings.first_rung_steps or budget.evaluate_every_steps
-    match settings.pruner:
-        case "asha":
-            return optuna.pruners.SuccessiveHalvingPruner(first_rung, factor)
-        case "hyperband":
-            return optuna.pruners.HyperbandPruner(first_rung, budget.max_steps, factor)
-        case "median":
-            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first_rung)
-        case "none":
-            return optuna.pruners.NopPruner()
-
-
 def _forget_half_a_draw(trial: optuna.Trial) -> None:
     # Its process was killed while it drew: values already there would not be drawn again, and
     # those after them would come too early in the sampler's sequence.
     if "config" not in trial.user_attrs:
         trial._cached_frozen_trial.params = {}
         trial._cached_frozen_trial.distributions = {}
-
-
-def _suggest_from(trial: optuna.Trial) -> Callable[[str, Dimension], Value]:
-    def suggest(name: str, dimension: Dimension) -> Value:
-        if isinstance(dimension, Choice):
-            choices: Sequence[Value] = dimension.choices
-            value: Any = trial.suggest_categorical(name, choices)
-            return cast(Value, value)
-        with warnings.catch_warnings():
-            # The last step may end below `high`, as in Python's own ranges.
-            warnings.filterwarnings("ignore", message="The distribution is specified by")
-            return _suggest_in_range(trial, name, dimension)
-
-    return suggest
-
-
-def _suggest_in_range(trial: optuna.Trial, name: str, dimension: Int | Float) -> Value:
-    low, high, log = dimension.low, dimension.high, dimension.log
-    if isinstance(dimension, Int):
-        return trial.suggest_int(name, int(low), int(high), step=dimension.step or 1, log=log)
-    value = trial.suggest_float(name, low, high, step=dimension.step, log=log)
-    # Three steps of 0.1 are 0.30000000000000004, which would be another model than 0.3.
-    return value if dimension.step is None else float(f"{value:.12g}")
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -26,7 +26,8 @@ from benchmarks.peers.task import PEERS, Task, TrialRun, read_runs
 from pipelines.scaling import Scaling
 from pipelines.series import load
 from pipelines.splits import split
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.places import known_studies, record_url
 from search.stored_studies import read_study
 

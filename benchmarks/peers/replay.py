@@ -19,7 +19,8 @@ from rich.console import Console
 
 from benchmarks.peers.task import EVALUATE_EVERY_STEPS, MAX_STEPS, NUM_SLOTS, TrialRun, read_runs
 from pipelines.scores import Evaluation
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.search import run_search
 from search.study import Study
 

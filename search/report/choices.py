@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from search.dimensions import Value
 from search.record import TrialRecord
 from search.report.evidence import Evidence
 from search.report.parts import (
@@ -19,7 +20,6 @@ from search.report.parts import (
     plural,
     rounded,
 )
-from search.space import Value
 
 MOST_SLICE_POINTS = 1000
 MOST_SLICES = 24

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from search.dimensions import Value
 from search.record import TrialRecord
 from search.report.choices import value_text
 from search.report.evidence import Evidence, num_cells
 from search.report.parts import GREY, Figure, Section, label, missing, number
-from search.space import Value
 
 MOST_LINES = 300
 LINE_COLOURS = ("#2c6fb8", "#4f9fa8", "#8fae6b", "#c9a24b", "#b9b0a8")

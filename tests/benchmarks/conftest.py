@@ -15,7 +15,8 @@ import sqlalchemy
 
 from benchmarks.invariants import copy_at_rest, read_copy, search_data
 from pipelines.splits import SearchData
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.facts import facts_of, identity_of
 from search.kept_weights import KeptWeights
 from search.limits import Limits

@@ -11,7 +11,7 @@ from benchmarks.floor import first_step_at, idle_seconds
 from benchmarks.quality import course_of, seconds_below
 from benchmarks.recorded_curves import Curves
 from benchmarks.scale import Simulation, opened
-from search.config import parse_config
+from search.config_file import parse_config
 from search.kept_weights import KeptWeights
 from search.record import RecordedEvaluation, TrialRecord
 

@@ -27,12 +27,14 @@ import torch
 from pipelines.scores import Errors, Evaluation
 from pipelines.splits import SearchData
 from pipelines.training_config import TrainingBudget
-from search.config import SearchConfig, SearchSettings, to_yaml
+from search.config import SearchConfig, SearchSettings
+from search.config_file import to_yaml
+from search.derived_space import derive
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.projection import StudyFacts
 from search.record import TrialRecord
-from search.space import Space, TrialConfig, derive
+from search.space import Space, TrialConfig
 from search.stored_studies import read_study, study_names
 from search.study import Study, open_study
 

@@ -11,7 +11,8 @@ import pytest
 from benchmarks.controls import SEASON, planted_signal
 from pipelines.verdict import Verdict
 from search import commands, run_search
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.finalize import finalize
 from search.places import config_of_study, record_url, tracking_uri
 from search.registry import champion_of

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from search import commands, finalize, search
-from search.config import ConfigError, SearchConfig, SearchSettings, parse_config
+from search.config import ConfigError, SearchConfig, SearchSettings
+from search.config_file import parse_config
 from search.mlflow_store import ViewError
 from search.study import Study
 

@@ -7,7 +7,8 @@ import pytest
 
 from pipelines.verdict import Verdict
 from search.conclusion import Conclusion, Named, forecast_command
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from pipelines.series import load
 from pipelines.splits import split
 from search import run_search
 from search.conclusion import Conclusion
-from search.config import ConfigError, SearchConfig, parse_config
+from search.config import ConfigError, SearchConfig
+from search.config_file import parse_config
 from search.finalize import finalize
 from search.mlflow_store import ViewError
 from search.openings import num_openings

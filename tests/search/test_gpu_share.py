@@ -9,7 +9,8 @@ import pytest
 
 from pipelines.splits import SearchData
 from search import gpu_share
-from search.config import Resources, SearchConfig, parse_config
+from search.config import Resources, SearchConfig
+from search.config_file import parse_config
 from search.crowd import Crowd, gpu_share_note
 from search.gpu_probe import GpuProbe, Memory, _reason, evaluations_per_second, shortened
 from search.gpu_share import (
@@ -24,7 +25,8 @@ from search.gpu_share import (
 from search.limits import Limits
 from search.resolve import resolve
 from search.slots import MOST_ON_ONE_GPU, Slots
-from search.space import THREE_ANSWERS, TrialConfig, start_config
+from search.space import TrialConfig
+from search.starts import THREE_ANSWERS, start_config
 from search.stored_studies import UnknownStudyError
 from search.trial_actor import TrialJob
 

@@ -18,12 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.splits import SearchData
-from search.config import ConfigError, SearchConfig, parse_config, read_yaml
+from search.config import ConfigError, SearchConfig
+from search.config_file import parse_config, read_yaml
+from search.derived_space import derive
+from search.dimensions import Choice, Float, Int
 from search.facts import identity_of
 from search.grid import MAX_RUNS, Grid, paired_seeds, plan_grid
 from search.record import TrialState
 from search.resolve import resolve
-from search.space import Choice, Float, Int, Space, derive
+from search.space import Space
 from search.stored_studies import read_study
 from search.studies import overview
 

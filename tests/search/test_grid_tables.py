@@ -9,7 +9,7 @@ from rich.console import Console
 
 from models.config import LSTMConfig
 from pipelines.training_config import TrainConfig
-from search.config import parse_config
+from search.config_file import parse_config
 from search.record import Ending, TrialRecord, TrialState
 from search.result import SearchResult
 from search.space import TrialConfig

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from search.dimensions import Float
 from search.importance import MIN_TRIALS_FOR_IMPORTANCE, importance
-from search.space import Float
 from search.stored_studies import UnknownStudyError
 from search.study import Study
 from tests.search.conftest import RecordAt

@@ -16,7 +16,8 @@ from pipelines.splits import SealedTest, SearchData, TestData, split
 from pipelines.training import build_forecaster
 from pipelines.training_config import TrainConfig
 from search import judgement, registration
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.finalists import Finalist
 from search.judgement import TRAINED_UNTIL, Ensemble, open_test
 from search.registration import choose_model, model_name

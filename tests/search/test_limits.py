@@ -12,7 +12,8 @@ from pipelines.splits import SearchData
 from pipelines.training_config import TrainingBudget
 from search.config import ConfigError
 from search.limits import Limits, check_space
-from search.space import Space, Start, TrialConfig, start_config
+from search.space import Space, TrialConfig
+from search.starts import Start, start_config
 
 MakeData = Callable[..., SearchData]
 MakeSpace = Callable[..., Space]

@@ -19,13 +19,14 @@ from pipelines.splits import SearchData, split
 from pipelines.training_config import TrainingBudget
 from search.__main__ import app
 from search.config import SearchConfig
+from search.derived_space import derive
 from search.facts import facts_of, identity_of
 from search.kept_weights import KeptWeights
 from search.limits import Limits
 from search.mlflow_store import open_store
 from search.places import weights_folder
 from search.registry import register, set_alias
-from search.space import Space, derive
+from search.space import Space
 from search.study import Study, open_study
 from search.take_home.writing import trained_predictor
 from search.trial import TrialStep, run_trial

@@ -7,7 +7,8 @@ import pytest
 
 from pipelines.splits import SearchData
 from search import resolve as resolving
-from search.config import ConfigError, SearchConfig, parse_config
+from search.config import ConfigError, SearchConfig
+from search.config_file import parse_config
 from search.names import check_study_name, check_study_template, filled_in
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from search.commands import read_config
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.places import (
     known_studies,
     latest_study,

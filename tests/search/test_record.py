@@ -22,7 +22,8 @@ from search.record import (
     proposal_seed,
     trial_seed,
 )
-from search.space import Space, Start, start_config
+from search.space import Space
+from search.starts import Start, start_config
 
 MakeEvaluation = Callable[..., Evaluation]
 MakeSpace = Callable[..., Space]

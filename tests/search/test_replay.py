@@ -23,10 +23,11 @@ from pipelines.splits import SearchData, split
 from pipelines.training_config import TrainingBudget
 from search.__main__ import app
 from search.config import ConfigError, SearchConfig
+from search.derived_space import derive
 from search.facts import facts_of, identity_of
 from search.record import TrialRecord
 from search.replay import Comparison, UnknownTrialError, replay, replay_command
-from search.space import Space, derive
+from search.space import Space
 from search.stored_studies import read_study
 from search.study import Study, open_study
 from search.trial import TrialStep, run_trial

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from pipelines.splits import SearchData
-from search.config import parse_config
+from search.config_file import parse_config
 from search.resolve import num_validation_windows, resolve, resolve_device
 
 MakeData = Callable[..., SearchData]

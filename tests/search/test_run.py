@@ -1,6 +1,7 @@
 """The command line, as a person, a script or a batch system meets it: real processes."""
 
 import contextlib
+import inspect
 import os
 import re
 import shlex
@@ -14,15 +15,17 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from search.config import parse_config, read_yaml, to_yaml
+from search import run as run_command
+from search.config import SearchConfig
+from search.config_file import parse_config, read_yaml, to_yaml
 from search.record import TrialRecord, TrialState
-from search.run import with_latest
 from search.stored_studies import read_study
 
 PYTHON = Path(sys.executable)
@@ -160,12 +163,23 @@ def test_where_no_ray_cluster_answers_it_says_so_at_once(tmp_path: Path, free_po
     [
         (["--resume"], ["--resume", "latest"]),
         (["--resume", "--add-trials", "2"], ["--resume", "latest", "--add-trials", "2"]),
+        (["-n", "3", "--resume"], ["-n", "3", "--resume", "latest"]),
         (["-n", "3", "--resume", "one"], ["-n", "3", "--resume", "one"]),
         (["--trials", "3"], ["--trials", "3"]),
     ],
 )
 def test_resume_alone_means_the_latest(given: list[str], understood: list[str]) -> None:
-    assert with_latest(given) == understood
+    assert run_command.with_latest(given) == understood
+
+
+def test_every_flag_sets_a_setting_that_exists() -> None:
+    parameters = inspect.signature(run_command.run).parameters
+    for flag, path in run_command._SETTINGS.items():
+        assert flag in parameters
+        settings: Any = SearchConfig()
+        for part in path.split("."):
+            assert part in type(settings).model_fields, path
+            settings = getattr(settings, part)
 
 
 # The configuration that is written and the one that is shown

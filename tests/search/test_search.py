@@ -24,7 +24,8 @@ from pipelines.series import load
 from pipelines.splits import SplitConfig, split
 from pipelines.windows import build_windows
 from search import SearchConfig, SearchResult, load_result, run_search
-from search.config import ConfigError, parse_config
+from search.config import ConfigError
+from search.config_file import parse_config
 from search.executor import ray
 from search.places import recorded_config
 from search.record import Ending, TrialRecord, TrialState

@@ -12,8 +12,10 @@ from models.config import WindowShape
 from models.forecaster import Forecaster
 from pipelines.splits import SearchData
 from pipelines.training_config import TrainingBudget
+from search.derived_space import derive
+from search.dimensions import Choice, Dimension, Float, Int, Value
 from search.limits import Limits
-from search.space import Choice, Dimension, Float, Int, Space, TrialConfig, Value, derive
+from search.space import Space, TrialConfig
 
 MakeData = Callable[..., SearchData]
 

@@ -23,9 +23,11 @@ from pipelines.splits import SearchData
 from pipelines.training_config import TrainingBudget
 from search.database import connectable
 from search.record import PlannedRun, Proposal, TrialRecord, TrialState, trial_seed
-from search.space import THREE_ANSWERS, Space, Start, TrialConfig, start_config
+from search.samplers import RANDOM_AFTER_REJECTIONS
+from search.space import Space, TrialConfig
+from search.starts import THREE_ANSWERS, Start, start_config
 from search.stored_studies import UnknownStudyError, read_study
-from search.study import RANDOM_AFTER_REJECTIONS, SpaceExhaustedError, Study, StudyMismatchError
+from search.study import SpaceExhaustedError, Study, StudyMismatchError
 
 MakeData = Callable[..., SearchData]
 MakeEvaluation = Callable[..., Evaluation]

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from search import SearchConfig, run_search, view_check
 from search.__main__ import app
-from search.config import ConfigError, Tracking, parse_config
+from search.config import ConfigError, Tracking
+from search.config_file import parse_config
 from search.doctor import Finding, Verdict, examine
 from search.run import app as run_app
 from search.view_check import check_view

@@ -20,7 +20,8 @@ import yaml
 from mlflow import MlflowClient
 
 from pipelines.scores import BaselineScore, Evaluation
-from search.config import SearchConfig, parse_config
+from search.config import SearchConfig
+from search.config_file import parse_config
 from search.kept_weights import KeptWeights
 from search.mlflow_store import ViewError
 from search.projection import (

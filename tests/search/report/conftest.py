@@ -17,10 +17,11 @@ from pipelines.verdict import (
     TestScore,
     Verdict,
 )
+from search.dimensions import Choice, Dimension, Int, Value
 from search.projection import StudyFacts
 from search.record import RecordedEvaluation, TrialRecord, TrialState
 from search.report.evidence import Evidence
-from search.space import Choice, Dimension, Int, Space, Value
+from search.space import Space
 
 MakeEvidence = Callable[..., Evidence]
 MakeEvaluation = Callable[..., Evaluation]

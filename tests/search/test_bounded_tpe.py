@@ -5,7 +5,7 @@ import pytest
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
 
-from search.sampling import (
+from search.bounded_tpe import (
     NUM_BEST,
     NUM_LATEST,
     NUM_RUNNING,

@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.config import SearchConfig, commented_yaml, merge, parse_config, read_yaml, to_yaml
+from search.config import SearchConfig
+from search.config_file import commented_yaml, merge, parse_config, read_yaml, to_yaml
 
 FEW = settings(max_examples=40, deadline=None, derandomize=True)
 
