@@ -14,7 +14,7 @@ from search.side_workers import refit_seeds
 from search.slots import Slots
 from search.space import TrialConfig
 
-NUM_STEPS = 8000  # some ten seconds
+NUM_STEPS = 4000  # some five seconds
 
 
 def main(address: str) -> None:

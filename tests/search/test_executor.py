@@ -28,6 +28,7 @@ from pipelines.splits import SearchData
 from pipelines.training_config import TrainConfig, TrainingBudget
 from pipelines.weights import forecaster_from_bytes
 from pipelines.windows import build_windows
+from search import executor
 from search.bulk_store import BulkStore
 from search.cluster import connect, machines
 from search.config import Resources, SearchSettings
@@ -98,7 +99,7 @@ def finished(
         rates = [GOOD, GOOD, GOOD, GOOD, GOOD, GOOD, DIVERGING, TOO_SLOW, TOO_SLOW]
         sizes = [4, 5, 6, 7, 8, 9, 4, 5, 6]
         skipped = study.queue(small_config(*each) for each in zip(sizes, rates, strict=True))
-        signals_before, started = signal_handlers(), time.monotonic()
+        signals_before = signal_handlers()
         slots = plan_slots(Resources(), "cpu", machines())
         ending = run_trials(study, job(data, slots), Resources(), BUDGET, kept, [diary])
         yield SimpleNamespace(
@@ -112,7 +113,6 @@ def finished(
             folder=folder,
             scratch=scratch,
             signals=(signals_before, signal_handlers()),
-            start_up_seconds=diary.first_start - started,
         )
 
 
@@ -442,10 +442,11 @@ def test_a_worker_that_takes_all_memory_is_ended_and_its_trial_tried_again(tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("is_saved", [False, True], ids=["from its beginning", "from its state"])
 def test_when_the_time_is_over_running_trials_wait_and_a_resume_completes_them(
-    finished: SimpleNamespace,
+    local_ray: None,
     make_data: MakeData,
     make_space: Callable[..., Space],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     is_saved: bool,
 ) -> None:
     data, space = make_data(), make_space(**NARROW | {"learning_rate": GOOD})
@@ -459,9 +460,9 @@ def test_when_the_time_is_over_running_trials_wait_and_a_resume_completes_them(
         arguments = (study, one_slot, resources, BUDGET, kept, [listener], time_budget_seconds)
         return run_trials(*arguments, has_baselines=False), study.trials()
 
-    # Long enough to begin in, however slow the machine is.
-    seconds = 10 + 3 * finished.start_up_seconds
-    ending, trials = search(seconds, Staller(tmp_path, number=1, seconds=seconds))
+    clock = Clock(tmp_path)
+    monkeypatch.setattr(executor, "time", clock)
+    ending, trials = search(3600.0, clock)
     assert ending is Ending.TIME_OVER
     assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.WAITING]
     assert len(trials[1].evaluations) == 2
@@ -686,7 +687,6 @@ class Diary:
     folder: Path
     events: list[tuple[int, str, Any]] = field(default_factory=list)
     baselines: list[str] = field(default_factory=list)
-    first_start: float = 0.0
     scratch_seen: str = ""
     retries: list[str] = field(default_factory=list)
 
@@ -694,7 +694,6 @@ class Diary:
         return [(kind, news) for trial, kind, news in self.events if trial == number]
 
     def on_start(self, trial: TrialRecord) -> None:
-        self.first_start = self.first_start or time.monotonic()
         self.scratch_seen += " ".join(path.name for path in self.folder.iterdir())
         self.events.append((trial.number, "start", trial.state))
 
@@ -766,15 +765,17 @@ class Roll:
 
 
 @dataclass
-class Staller(Diary):
-    """Holds the driver up after the second evaluation of a trial, until the time is over."""
+class Clock(Diary):
+    """The executor's clock, which goes an hour ahead at the second evaluation of trial 1."""
 
-    number: int = 0
-    seconds: float = 0.0
+    seconds_ahead: float = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.seconds_ahead
 
     def on_evaluation(self, trial: TrialRecord) -> None:
-        if trial.number == self.number and len(trial.evaluations) == 2:
-            time.sleep(self.seconds)
+        if trial.number == 1 and len(trial.evaluations) == 2:
+            self.seconds_ahead = 3600.0
 
 
 def open_study_of(file: Path, data: SearchData, space: Space, **settings: Any) -> Study:

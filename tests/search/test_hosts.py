@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,8 +37,15 @@ TINY = (
     "--set=space.batch_size=16",
 )
 SHORT = ("--set=training.max_steps=6", "--set=training.evaluate_every_steps=2")
-# Long enough to be met in the middle on any machine, short enough to be done twice.
-LONG = ("--set=training.max_steps=1500", "--set=training.evaluate_every_steps=50")
+# A trial is met in the middle: its worker is stopped once it has evaluated.
+LONG = ("--trials=4", "--set=training.max_steps=600", "--set=training.evaluate_every_steps=50")
+# A node that is cut off is given up after some five seconds instead of half a minute.
+SOON_GIVEN_UP = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_failure_threshold": "2",
+}
 A_WHILE_SECONDS = 8
 A_TORCH_OF_ITS_OWN = """
 import importlib.metadata as metadata
@@ -47,8 +55,10 @@ metadata.version = lambda name: "2.11.0" if name == "torch" else version(name)
 
 
 @pytest.fixture
-def table(hosts: Network) -> Path:
-    """A table that only the host of the search has."""
+def table(hosts: Network, empty_view: Path) -> Path:
+    """A table that only the host of the search has, beside the home that it searches into."""
+    (hosts.folder / "home").mkdir()
+    shutil.copy(empty_view, hosts.folder / "home" / "mlflow.db")
     rng = np.random.default_rng(0)
     hours = pd.date_range("2024-01-01", periods=480, freq="h")
     load = np.sin(2 * np.pi * np.arange(480) / 24) + 0.1 * rng.normal(size=480)
@@ -133,7 +143,7 @@ def test_trials_run_on_every_node_with_the_table_and_the_code_of_the_first(
     one, two = hosts.add_host(), hosts.add_host()
     one.start_ray()
     two.start_ray(one)
-    search = start_search(one, table, f"--address={one.address}:6379", "--trials=6", *LONG)
+    search = start_search(one, table, f"--address={one.address}:6379", *LONG)
     wait_for_trials_on({"host1", "host2"}, search, hosts)
     check_that_it_completes(search, hosts)
     assert {trial.ran_on["host"] for trial in trials_of(hosts)} == {"host1", "host2"}
@@ -162,9 +172,9 @@ def test_a_cluster_that_wants_its_token_lets_nobody_in_without(hosts: Network, t
 @pytest.mark.parametrize("fault", ["killed", "cut off", "cut off for a while"])
 def test_a_search_outlives_a_node_that_is_lost(hosts: Network, table: Path, fault: str) -> None:
     one, two = hosts.add_host(), hosts.add_host()
-    one.start_ray()
+    one.start_ray(environment=SOON_GIVEN_UP if fault == "cut off" else None)
     node = two.start_ray(one)
-    search = start_search(one, table, f"--address={one.address}:6379", "--trials=6", *LONG)
+    search = start_search(one, table, f"--address={one.address}:6379", *LONG)
     wait_for_trials_on({"host1", "host2"}, search, hosts)
     if fault == "killed":
         two.end_ray(node)
@@ -181,7 +191,7 @@ def test_a_search_outlives_two_of_three_nodes(hosts: Network, table: Path) -> No
     one.start_ray()
     node = two.start_ray(one)
     three.start_ray(one)
-    search = start_search(one, table, f"--address={one.address}:6379", "--trials=6", *LONG)
+    search = start_search(one, table, f"--address={one.address}:6379", *LONG)
     wait_for_trials_on({"host1", "host2", "host3"}, search, hosts)
     three.cut_off()
     two.end_ray(node)
@@ -194,7 +204,7 @@ def test_a_node_that_joins_takes_the_place_of_one_that_is_lost(hosts: Network, t
     one, two = hosts.add_host(), hosts.add_host()
     one.start_ray()
     node = two.start_ray(one)
-    search = start_search(one, table, f"--address={one.address}:6379", "--trials=6", *LONG)
+    search = start_search(one, table, f"--address={one.address}:6379", *LONG)
     wait_for_trials_on({"host1", "host2"}, search, hosts)
     with stopped(workers_of(hosts)["host1"]):
         hosts.add_host().start_ray(one)
@@ -205,7 +215,7 @@ def test_a_node_that_joins_takes_the_place_of_one_that_is_lost(hosts: Network, t
 
 def test_refits_outlive_a_node_that_is_cut_off(hosts: Network) -> None:
     one, two = hosts.add_host(), hosts.add_host()
-    one.start_ray()
+    one.start_ray(environment=SOON_GIVEN_UP)
     two.start_ray(one)
     settings = [f"RAY_AUTH_TOKEN_PATH={hosts.token}", f"PYTHONPATH={ROOT}"]
     script = [sys.executable, Path(__file__).with_name("refit_on_hosts.py")]
@@ -227,4 +237,4 @@ def check_that_it_completes(search: "subprocess.Popen[bytes]", hosts: Network) -
     assert search.wait(PATIENCE_SECONDS) == 0, (hosts.folder / "search.log").read_text()
     assert "to beat: " in (hosts.folder / "search.log").read_text()
     assert {str(trial.state) for trial in trials_of(hosts)} == {"complete"}
-    assert check(hosts, num_trials=6) == []
+    assert check(hosts, num_trials=4) == []

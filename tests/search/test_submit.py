@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ TINY = (
 )
 SHORT = (*TINY, "--trials=3", "--set=training.max_steps=100")
 # Long enough to be met in the middle on any machine.
-LONG = (*TINY, "--trials=4", "--set=training.max_steps=2000")
+LONG = (*TINY, "--trials=4", "--set=training.max_steps=1000")
 
 
 class Cluster:
@@ -114,9 +115,12 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, namespaces: None) -> Iterator[Cluster]:
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory, namespaces: None, empty_view: Path
+) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("jobs")
-    (folder / "home").mkdir()
+    (folder / "home" / "mlruns").mkdir(parents=True)
+    shutil.copy(empty_view, folder / "home" / "mlruns" / "mlflow.db")
     rng = np.random.default_rng(0)
     hours = pd.date_range("2024-01-01", periods=480, freq="h")
     load = np.sin(2 * np.pi * np.arange(480) / 24) + 0.1 * rng.normal(size=480)
@@ -133,13 +137,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, namespaces: None) -> Itera
         yield hosts
 
 
-def test_a_job_is_followed_to_its_end_and_reported_when_submitted_again(cluster: Cluster) -> None:
-    command = ("submit", "--study=one", "--", *SHORT)
-    exit_code, said = cluster.ask(*command)
+@pytest.fixture(scope="module")
+def said(cluster: Cluster) -> str:
+    """What is said of the job of a study called one, to its end."""
+    exit_code, said = cluster.ask("submit", "--study=one", "--", *SHORT)
     assert exit_code == 0, said
+    return said
+
+
+def test_a_job_is_followed_to_its_end_and_reported_when_submitted_again(
+    cluster: Cluster, said: str
+) -> None:
     assert "[3/3]" in said
     assert cluster.is_right("one", 3) == []
-    again, repeated = cluster.ask(*command)
+    again, repeated = cluster.ask("submit", "--study=one", "--", *SHORT)
     assert (again, repeated.splitlines()[0]) == (0, "job one~1 is over")
     assert said.splitlines()[1:] == repeated.splitlines()[1:]
     assert cluster.is_right("one", 3) == []
@@ -193,10 +204,9 @@ def process_of(cluster: Cluster, flag: str) -> int:
     raise AssertionError(f"no search with {flag}")
 
 
-def test_no_secret_is_in_what_the_cluster_shows_of_a_job(cluster: Cluster) -> None:
-    cluster.ask("submit", "--study=shown", "--", *SHORT)
-    shown = json.dumps(jobs_of(cluster, "shown")) + cluster.ask("job", "logs", "shown")[1]
-    assert "shown~1" in shown
+def test_no_secret_is_in_what_the_cluster_shows_of_a_job(cluster: Cluster, said: str) -> None:
+    shown = said + json.dumps(jobs_of(cluster, "one")) + cluster.ask("job", "logs", "one")[1]
+    assert "one~1" in shown
     assert SECRET not in shown
     assert cluster.one.network.token.read_text() not in shown
 
