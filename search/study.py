@@ -1,8 +1,8 @@
 """The record of a search: one persistent Optuna study, the only thing that must not be lost.
 
 Every configuration, evaluation and outcome is written here as it happens. This file, above
-`stored_studies.py`, `held_storage.py` and `patience.py`, is the door to Optuna; the rest of the
-project sees `Study`, `Proposal` and `TrialRecord`.
+`stored_studies.py`, `held_storage.py`, `patience.py` and `samplers.py`, is the door to Optuna; the
+rest of the project sees `Study`, `Proposal` and `TrialRecord`.
 
 Each evaluation is written twice, in this order: as a user attribute with all metrics and its time,
 then as the reported value, the best so far, from which pruning decides.

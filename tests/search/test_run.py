@@ -112,6 +112,17 @@ def test_help_loads_nothing_that_takes_long() -> None:
     [
         (["--trails", "3"], "No such option: --trails"),
         (["--trials", "many"], "Invalid value for '--trials'"),
+    ],
+)
+def test_a_flag_that_cannot_be_is_answered_with_the_usage_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], reason: str
+) -> None:
+    assert_refused(run([*RUN, *arguments], tmp_path), reason)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
         (["--trials", "0"], "search.trials: Input should be greater than or equal to 1: got 0"),
         (["--metric", "mape"], "search.metric: Input should be 'mae', 'mse', 'rmse' or 'mase'"),
         (["--time-budget", "soon"], "a duration reads like 90s, 30m, 2h or 1h30m: got 'soon'"),
@@ -121,13 +132,15 @@ def test_help_loads_nothing_that_takes_long() -> None:
         (["--resume", "one", "--config", "a.yaml"], "--resume takes the configuration from"),
     ],
 )
-def test_wrong_usage_is_answered_with_the_reason_and_exit_code_2(
+def test_a_setting_that_cannot_be_is_answered_with_the_reason_in_a_line_and_exit_code_2(
     tmp_path: Path, arguments: list[str], reason: str
 ) -> None:
     if "a.yaml" in arguments:
         (tmp_path / "a.yaml").write_text("study: one\n")
     answer = run([*RUN, *arguments], tmp_path)
     assert_refused(answer, reason)
+    assert answer.stderr.startswith("error: ")
+    assert len(answer.stderr.splitlines()) == 1
     assert list(tmp_path.glob("mlruns")) == []
 
 

@@ -79,7 +79,8 @@ def test_trials_run_in_workers_that_were_started_and_have_imported_torch_and_the
         from pathlib import Path
         import psutil
         from search.cluster import connect, ray
-        from search.config import Resources, parse_config
+        from search.config import Resources
+        from search.config_file import parse_config
 
         def workers():
             for process in psutil.Process().children(recursive=True):

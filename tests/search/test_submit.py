@@ -40,8 +40,9 @@ TINY = (
     "--set=training.evaluate_every_steps=50",
 )
 SHORT = (*TINY, "--trials=3", "--set=training.max_steps=100")
-# Long enough to be met in the middle on any machine.
+# Long enough to be met in the middle on any machine, by a signal and by a command.
 LONG = (*TINY, "--trials=4", "--set=training.max_steps=1000")
+LONGER = (*TINY, "--trials=4", "--set=training.max_steps=2000")
 
 
 class Cluster:
@@ -161,7 +162,7 @@ def test_a_job_is_followed_to_its_end_and_reported_when_submitted_again(
 def test_two_that_submit_at_once_follow_one_job_which_stops_in_order_and_goes_on(
     cluster: Cluster,
 ) -> None:
-    command = ("submit", "--study=two", "--", *LONG)
+    command = ("submit", "--study=two", "--", *LONGER)
     followers = [cluster.begin(*command) for _ in range(2)]
     cluster.wait_for_steps("two")
     stopped, said = cluster.ask("job", "stop", "two")
