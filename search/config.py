@@ -10,12 +10,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    PlainValidator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from models.config import Settings
 from pipelines.data_config import DataConfig, SplitConfig
@@ -33,7 +28,6 @@ Metric = Literal["mae", "mse", "rmse", "mase"]
 Sampler = Literal["tpe", "gp", "random", "grid"]
 Pruner = Literal["asha", "hyperband", "median", "none"]
 Device = Literal["auto", "cpu", "cuda"]
-
 
 LONGEST_SECONDS = 3650 * 86400.0
 """Ten years; the clocks of threads end beyond."""

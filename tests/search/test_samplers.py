@@ -122,7 +122,6 @@ def test_asha_stops_at_its_rungs_exactly_whom_the_obvious_rule_stops(
     first_rung: int,
     num_turns: int,
     open_small_study: OpenStudy,
-    make_space: MakeSpace,
     make_evaluation: MakeEvaluation,
 ) -> None:
     study = open_small_study(
